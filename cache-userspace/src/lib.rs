@@ -1,0 +1,5 @@
+//! Sidestep.
+
+pub mod http1;
+pub mod policy;
+pub mod store;

@@ -1,0 +1,1 @@
+//! The store under its limits, under threads and under invalidation.

@@ -183,7 +183,8 @@ impl fmt::Display for Toolchain {
             Core::Precompiled => "`core` precompiled",
             Core::Source => "`core` from rust-src",
         };
-        write!(f, "{} ({core}), {}", self.rustc.display(), self.linker.display())
+        let (rustc, linker) = (self.rustc.display(), self.linker.display());
+        write!(f, "{rustc} ({core} in {}), {linker}", self.sysroot.display())
     }
 }
 

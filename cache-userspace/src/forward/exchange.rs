@@ -136,13 +136,20 @@ impl<'a> Exchange<'a> {
 
     /// The connection, if it may serve another request; the exchange is over.
     pub fn into_reusable(self) -> Option<Upstream> {
-        let clean = self.is_done() && self.persists && self.upload.is_over() && self.upload.body.is_done();
+        let is_sent = self.upload.is_over() && self.upload.body.is_done() && !self.upload.is_abandoned;
+        let clean = self.is_done() && self.persists && is_sent;
         (clean && !self.is_half_closed && self.upstream.buffer.is_empty()).then_some(self.upstream)
     }
 
-    /// The connection with the bytes that were read of it, for a relay.
-    pub fn into_upstream(self) -> Upstream {
-        self.upstream
+    /// Binds the connection to this client: a login was negotiated on it.
+    pub fn pin(&mut self) {
+        self.upstream.is_pinned = true;
+    }
+
+    /// The connection with the bytes that were read of it, for a relay; `None` where the client's content is not
+    /// sent yet, since a relay could not go on with it.
+    pub fn into_upstream(self) -> Option<Upstream> {
+        (self.upload.is_over() && self.upload.body.is_done()).then_some(self.upstream)
     }
 
     async fn read(&mut self) -> Result<usize, ForwardError> {

@@ -89,6 +89,11 @@ impl Pool {
     /// Keeps a connection whose last answer is complete.
     pub fn put(&self, key: PoolKey, owner: u64, mut upstream: Upstream) {
         upstream.is_reused = true;
+        self.put_fresh(key, owner, upstream);
+    }
+
+    /// Keeps a connection that was not used yet.
+    pub fn put_fresh(&self, key: PoolKey, owner: u64, upstream: Upstream) {
         let mut idle = self.lock();
         let connections = idle.entry(key).or_default();
         if connections.len() >= self.idle_per_destination_max {
@@ -108,7 +113,7 @@ impl Pool {
         }
         let stream = socket.connect(key.destination).await?;
         stream.set_nodelay(true)?;
-        self.counters.upstream_connections.increment();
+        self.counters.upstream_connections.incr();
         Ok(Upstream { stream, buffer: BytesMut::new(), is_reused: false, is_pinned: false })
     }
 

@@ -70,6 +70,8 @@ pub struct Upload<'a> {
     pub body: RequestBody<'a>,
     queue: WriteQueue,
     is_over: bool,
+    /// Whether upstream stopped taking it: its connection cannot serve another request.
+    pub is_abandoned: bool,
     /// Whether content was taken from the client: then the request cannot be sent again.
     pub has_taken_content: bool,
 }
@@ -77,7 +79,7 @@ pub struct Upload<'a> {
 impl<'a> Upload<'a> {
     /// An upload that begins with `head`.
     pub fn new(body: RequestBody<'a>, head: Bytes) -> Self {
-        let mut upload = Self { body, queue: WriteQueue::default(), is_over: false, has_taken_content: false };
+        let mut upload = Self { body, queue: WriteQueue::default(), is_over: false, is_abandoned: false, has_taken_content: false };
         upload.queue.push(head);
         upload
     }
@@ -87,6 +89,7 @@ impl<'a> Upload<'a> {
         self.queue = WriteQueue::default();
         self.queue.push(head);
         self.is_over = false;
+        self.is_abandoned = false;
     }
 
     /// Whether nothing is left to send.
@@ -97,6 +100,7 @@ impl<'a> Upload<'a> {
     /// Gives up sending; what the client still sends is not read.
     pub fn abandon(&mut self) {
         self.is_over = true;
+        self.is_abandoned = true;
         self.queue = WriteQueue::default();
     }
 

@@ -7,6 +7,7 @@ mod budget;
 mod entry;
 mod fill;
 mod purge;
+mod recording;
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -23,6 +24,7 @@ pub use fill::{Fill, SEGMENT_BYTES_MAX};
 use moka::sync::Cache;
 use purge::PurgeLog;
 pub use purge::Sequence;
+pub use recording::{Place, Recording};
 
 use crate::policy::{Reason, Stored};
 

@@ -106,7 +106,7 @@ impl Exchange {
     }
 }
 
-/// Whether the response, read in the most literal way, forbids a shared cache to store it.
+/// A profile and a response field that forbids storing in it, in any case.
 fn forbidden() -> impl Strategy<Value = (Profile, Pair)> {
     let control = |value: &'static str| (None, ("cache-control", value));
     let vary = |value: &'static str| (None, ("vary", value));

@@ -161,9 +161,9 @@ fn an_insert_racing_an_invalidation_never_leaves_a_live_old_entry() {
 
 #[test]
 fn clear_kills_everything_and_frees_it() {
-    let store = store_of(16 * MIB);
-    for n in 0..500 {
-        insert(&store, &n.to_string(), "1", &[0; 5000]).unwrap();
+    let store = store_of(64 * MIB);
+    for n in 0..15_000 {
+        insert(&store, &n.to_string(), "1", b"x").unwrap();
     }
     let begun = store.begin();
     let fill = filled(&store, b"x").unwrap();
@@ -295,4 +295,14 @@ fn a_segment_never_pins_the_buffer_that_it_was_copied_from() {
     let entry = store.insert(b"k", b"r", store.begin(), stored("1"), buffer.slice(..9), fill).unwrap();
     assert!(buffer.is_unique());
     assert_eq!(entry.body.concat(), buffer);
+}
+
+#[test]
+fn handles_and_fills_may_cross_threads() {
+    fn shared<T: Send + Sync>() {}
+    fn sent<T: Send>() {}
+    shared::<Store>();
+    shared::<Entry>();
+    shared::<Variants>();
+    sent::<Fill>();
 }

@@ -10,6 +10,7 @@ mod decide;
 mod eligible;
 mod freshness;
 mod invalidation;
+mod kept;
 mod key;
 #[cfg(test)]
 mod properties;

@@ -104,7 +104,7 @@ impl Reason {
     pub fn fwd(self) -> &'static str {
         match self {
             Self::Method => "method",
-            Self::RequestNoStore | Self::Range | Self::Conditional => "request",
+            Self::RequestNoStore => "request",
             _ => "bypass",
         }
     }

@@ -4,11 +4,13 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::{
-    Eligibility, Now, Profile, Reason, RequestView, ResponseView, Rules, cache_control::CacheControl, date,
-    eligible, freshness, freshness::DateValue, vary::Selection,
+    Eligibility, Now, Profile, Reason, RequestView, ResponseView, Rules,
+    cache_control::{CacheControl, Delta},
+    eligible, freshness,
+    freshness::DateValue,
+    kept::kept,
+    vary::Selection,
 };
 use crate::http1::Fields;
 
@@ -167,7 +169,7 @@ fn shares(directives: &CacheControl) -> bool {
 }
 
 fn has_s_maxage(directives: &CacheControl) -> bool {
-    matches!(directives.s_maxage, super::cache_control::Delta::Seconds(_))
+    matches!(directives.s_maxage, Delta::Seconds(_))
 }
 
 fn has_set_cookie(fields: &Fields) -> bool {
@@ -179,44 +181,141 @@ pub(super) fn is_pragma_no_cache(fields: &Fields) -> bool {
     fields.tokens("pragma").any(|member| member.eq_ignore_ascii_case(b"no-cache"))
 }
 
-/// Fields that are never stored: hop-by-hop (RFC 9110 §7.6.1), for a proxy (RFC 9111 §3.1), and Age.
-const NEVER_KEPT: [&str; 12] = [
-    "connection",
-    "proxy-connection",
-    "keep-alive",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "proxy-authenticate",
-    "proxy-authentication-info",
-    "proxy-authorization",
-    "http2-settings",
-    "age",
-];
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Copies what is kept into one allocation of exactly its size, so that nothing of the wire's buffer is pinned.
-fn kept(fields: &Fields, date: i64) -> Fields {
-    let nominated = |name: &[u8]| fields.tokens("connection").any(|option| option.eq_ignore_ascii_case(name));
-    let is_kept = |name: &[u8]| {
-        !NEVER_KEPT.iter().any(|never| name.eq_ignore_ascii_case(never.as_bytes())) && !nominated(name)
-    };
-    let date = (!fields.contains("date") || nominated(b"date")).then(|| date::format(date));
-    let date = date.as_deref().map(|date| (b"Date".as_slice(), date.as_bytes()));
-    let pairs = fields.iter().filter(|(name, _)| is_kept(name)).chain(date);
-    let mut raw = Vec::with_capacity(pairs.clone().map(|(name, value)| name.len() + value.len()).sum());
-    let mut ends = Vec::with_capacity(pairs.clone().count());
-    for (name, value) in pairs {
-        let start = raw.len();
-        raw.extend_from_slice(name);
-        let middle = raw.len();
-        raw.extend_from_slice(value);
-        ends.push((start, middle, raw.len()));
+    const RECEIVED: Now = Now { boot: Duration::from_secs(1000), wall: 784_111_777 };
+
+    fn judge(
+        profile: Profile,
+        request: &[(&str, &str)],
+        status: u16,
+        response: &[(&str, &str)],
+    ) -> Result<Stored, Reason> {
+        let request = Fields::from_pairs([("host", "a")].iter().chain(request).copied());
+        let fields = Fields::from_pairs(response.iter().copied());
+        let request = RequestView { method: b"GET", target: b"/", fields: &request };
+        let response = ResponseView { status, fields: &fields, delimited_by_close: false };
+        store(&request, &response, &Rules { profile, ..Rules::default() }, RECEIVED, RECEIVED)
     }
-    let raw = Bytes::from(raw);
-    let part = |start, end| raw.get(start..end).unwrap_or_default();
-    Fields::from_parsed(
-        &raw,
-        ends.iter().map(|&(start, middle, end)| (part(start, middle), part(middle, end))),
-    )
+
+    #[test]
+    fn responses_are_stored_or_refused_by_their_clause() {
+        use Reason as R;
+        const FRESH: &str = "max-age=60";
+        type Row<'a> = (&'a [(&'a str, &'a str)], Option<Reason>, Option<Reason>);
+        // response fields; refused in safe; refused in rfc9111
+        let rows: &[Row<'_>] = &[
+            (&[("cache-control", FRESH)], None, None),
+            (
+                &[("CACHE-CONTROL", "Max-Age=60, NO-STORE")],
+                Some(R::ResponseNoStore),
+                Some(R::ResponseNoStore),
+            ),
+            (
+                &[("cache-control", FRESH), ("Cache-Control", "no-store")],
+                Some(R::ResponseNoStore),
+                Some(R::ResponseNoStore),
+            ),
+            (
+                &[("cache-control", "must-understand, no-store, max-age=9")],
+                Some(R::ResponseNoStore),
+                Some(R::ResponseNoStore),
+            ),
+            (&[("cache-control", "max-age=60, Private")], Some(R::Private), Some(R::Private)),
+            (&[("cache-control", "s-maxage=60, private=\"x\"")], Some(R::Private), Some(R::Private)),
+            (
+                &[("cache-control", "max-age=60, no-cache")],
+                Some(R::ResponseNoCache),
+                Some(R::ResponseNoCache),
+            ),
+            (&[("cache-control", "max-age=60, x=\"")], Some(R::Malformed), Some(R::Malformed)),
+            (&[("cache-control", "public")], Some(R::NoFreshness), Some(R::NoFreshness)),
+            (&[], Some(R::NoFreshness), Some(R::NoFreshness)),
+            (&[("cache-control", "max-age=0")], Some(R::Expired), Some(R::Expired)),
+            (&[("cache-control", "max-age=-1")], Some(R::Expired), Some(R::Expired)),
+            (&[("cache-control", "max-age=60"), ("age", "60")], Some(R::Expired), Some(R::Expired)),
+            (&[("expires", "0")], Some(R::Expired), Some(R::Expired)),
+            (&[("cache-control", FRESH), ("vary", "a, *")], Some(R::VaryStar), Some(R::VaryStar)),
+            (&[("cache-control", FRESH), ("vary", "Cookie")], Some(R::VaryCookie), None),
+            (&[("cache-control", FRESH), ("vary", "a, authorization")], Some(R::VaryCookie), None),
+            (&[("cache-control", FRESH), ("set-cookie", "a=b")], Some(R::SetCookie), None),
+            (&[("cache-control", "public, max-age=60"), ("set-cookie", "a=b")], None, None),
+            (&[("cache-control", "s-maxage=60"), ("set-cookie", "a=b")], None, None),
+            (
+                &[("cache-control", FRESH), ("content-range", "bytes 0-0/1")],
+                Some(R::Partial),
+                Some(R::Partial),
+            ),
+            (
+                &[("cache-control", FRESH), ("content-length", "999999999")],
+                Some(R::TooLarge),
+                Some(R::TooLarge),
+            ),
+            (
+                &[("pragma", "no-cache"), ("expires", "Sun, 06 Nov 1994 09:49:37 GMT")],
+                Some(R::ResponseNoCache),
+                None,
+            ),
+        ];
+        for (fields, safe, rfc9111) in rows {
+            assert_eq!(judge(Profile::Safe, &[], 200, fields).err(), *safe, "safe {fields:?}");
+            assert_eq!(judge(Profile::Rfc9111, &[], 200, fields).err(), *rfc9111, "rfc9111 {fields:?}");
+        }
+    }
+
+    #[test]
+    fn only_whole_understood_responses_are_stored_rfc9111_3() {
+        let fresh = [("cache-control", "public, max-age=60")];
+        for status in [200, 203, 204, 300, 301, 302, 307, 308, 404, 405, 410, 414, 501] {
+            assert!(judge(Profile::Safe, &[], status, &fresh).is_ok(), "{status}");
+        }
+        for status in [100, 101, 199, 201, 206, 299, 303, 304, 400, 401, 403, 500, 502, 503, 504, 599, 999, 0]
+        {
+            assert!(judge(Profile::Rfc9111, &[], status, &fresh).is_err(), "{status}");
+        }
+    }
+
+    #[test]
+    fn authorized_answers_are_stored_only_with_permission_rfc9111_3_5() {
+        for profile in [Profile::Safe, Profile::Rfc9111] {
+            let judge =
+                |value| judge(profile, &[("AUTHORIZATION", "x")], 200, &[("cache-control", value)]).err();
+            for permission in ["public, max-age=9", "s-maxage=9", "must-revalidate, max-age=9"] {
+                assert_eq!(judge(permission), None, "{permission}");
+            }
+            assert_eq!(judge("max-age=9"), Some(Reason::Authorization));
+            assert_eq!(judge("max-age=9, proxy-revalidate"), Some(Reason::Authorization));
+            assert_eq!(judge("s-maxage=x, max-age=9"), Some(Reason::Authorization));
+        }
+    }
+
+    #[test]
+    fn the_request_may_forbid_storing_rfc9111_5_2_1_5() {
+        let fresh = [("cache-control", "public, max-age=60")];
+        let refused = judge(Profile::Rfc9111, &[("cache-control", "No-Store")], 200, &fresh);
+        assert_eq!(refused.err(), Some(Reason::RequestNoStore));
+        let fields = Fields::from_pairs([("host", "a")]);
+        let answer = Fields::from_pairs(fresh);
+        for method in ["HEAD", "POST", "get"] {
+            let request = RequestView { method: method.as_bytes(), target: b"/", fields: &fields };
+            let response = ResponseView { status: 200, fields: &answer, delimited_by_close: false };
+            let judged = store(&request, &response, &Rules::default(), RECEIVED, RECEIVED);
+            assert_eq!(judged.err(), Some(Reason::Method), "{method}");
+        }
+    }
+
+    #[test]
+    fn a_content_that_only_the_close_ends_is_not_trusted_in_safe() {
+        let request = Fields::from_pairs([("host", "a")]);
+        let request = RequestView { method: b"GET", target: b"/", fields: &request };
+        let fields = Fields::from_pairs([("cache-control", "max-age=60")]);
+        let response = ResponseView { status: 200, fields: &fields, delimited_by_close: true };
+        let judge = |profile| {
+            store(&request, &response, &Rules { profile, ..Rules::default() }, RECEIVED, RECEIVED).err()
+        };
+        assert_eq!(judge(Profile::Safe), Some(Reason::DelimitedByClose));
+        assert_eq!(judge(Profile::Rfc9111), None);
+    }
 }

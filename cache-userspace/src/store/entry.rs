@@ -17,8 +17,9 @@ use super::{
 };
 use crate::policy::Stored;
 
-/// What a key costs in the cache besides its bytes: hash table, eviction queues and counters, slot and variants.
-const KEY_OVERHEAD_BYTES: u64 = 512;
+/// What a key costs in the cache besides its bytes: hash table, eviction queues and counters, slot and variants, and
+/// the allocator's rounding of some ten small blocks. Measured 2026-11-21: 650 bytes at 46 000 responses of 100 bytes.
+const KEY_OVERHEAD_BYTES: u64 = 768;
 
 /// A stored response.
 pub struct Entry {

@@ -116,7 +116,7 @@ impl Store {
         Self { shared: Arc::new(shared) }
     }
 
-    /// The variants stored under a key, dead ones included: ask [`Store::alive`]. Allocates nothing.
+    /// The variants stored under a key, dead ones included: ask [`Store::alive`]. Allocates nothing for a hit.
     pub fn variants(&self, key: &[u8]) -> Option<Arc<Variants>> {
         let slot = self.shared.cache.get(key)?;
         // Empty: replaced since it was looked up; then its successor is there by now.
@@ -144,6 +144,8 @@ impl Store {
         if expected > self.shared.limits.bytes_max {
             return Err(Reason::StoreFull);
         }
+        // Asks without taking: saves the copying where the room is missing from the start.
+        drop(self.reserve(expected)?);
         Ok(Fill::new(self.clone(), expected_bytes))
     }
 
@@ -190,8 +192,15 @@ impl Store {
     /// Kills everything stored and every fill that began before, and frees what nobody is sending.
     pub fn clear(&self) {
         self.shared.purges.clear();
-        self.shared.cache.invalidate_all();
-        self.shared.cache.run_pending_tasks();
+        let cache = &self.shared.cache;
+        cache.invalidate_all();
+        cache.run_pending_tasks();
+        // One round removes a batch. It ends when nothing is left, or when inserts outrun it.
+        let mut left = u64::MAX;
+        while (1..left).contains(&cache.entry_count()) {
+            left = cache.entry_count();
+            cache.run_pending_tasks();
+        }
     }
 
     /// Bytes in use: stored, evicted but still being sent, being filled.

@@ -2,4 +2,5 @@
 
 pub mod http1;
 pub mod policy;
+pub mod redirect;
 pub mod store;

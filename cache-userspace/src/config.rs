@@ -3,13 +3,14 @@
 //! Applying it is left to `app` and `cli::node`.
 
 mod byte_size;
+mod fields;
 mod limits;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use serde::{Deserialize, Deserializer, de};
+use serde::Deserialize;
 
 pub use byte_size::{ByteSize, ByteSizeError};
 pub use limits::Limits;
@@ -45,7 +46,7 @@ pub struct Config {
     /// Bytes that stored responses may take in memory.
     pub store_bytes: ByteSize,
     /// Path of the admin socket.
-    #[serde(deserialize_with = "absolute")]
+    #[serde(deserialize_with = "fields::absolute")]
     pub admin: PathBuf,
     /// Whether every malformed request is answered with 400 instead of being relayed.
     pub strict_http: bool,
@@ -73,22 +74,22 @@ impl Default for Config {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WorkloadConfig {
     /// Its name, unique in the file.
-    #[serde(deserialize_with = "non_empty")]
+    #[serde(deserialize_with = "fields::non_empty")]
     pub name: String,
     /// The namespace of its partition.
-    #[serde(default = "default_name", deserialize_with = "non_empty")]
+    #[serde(default = "default_name", deserialize_with = "fields::non_empty")]
     pub namespace: String,
     /// The service account of its partition.
-    #[serde(default = "default_name", deserialize_with = "non_empty")]
+    #[serde(default = "default_name", deserialize_with = "fields::non_empty")]
     pub service_account: String,
     /// Absolute path of its cgroup v2 directory.
-    #[serde(deserialize_with = "absolute")]
+    #[serde(deserialize_with = "fields::absolute")]
     pub cgroup: PathBuf,
     /// Absolute path of its network namespace; by default that of the cgroup's oldest process.
-    #[serde(default, deserialize_with = "optional_absolute")]
+    #[serde(default, deserialize_with = "fields::optional_absolute")]
     pub netns: Option<PathBuf>,
     /// Destination ports to intercept, 1 to 64 of them.
-    #[serde(deserialize_with = "ports")]
+    #[serde(deserialize_with = "fields::ports")]
     pub ports: Vec<u16>,
     /// Whether loopback destinations are intercepted too.
     #[serde(default)]
@@ -109,9 +110,9 @@ pub enum ConfigError {
     /// The file is larger than `FILE_BYTES_MAX`.
     #[error("the configuration {0} is larger than 1 MiB")]
     TooLarge(PathBuf),
-    /// The text is not what a configuration looks like; the message names field, line and column.
+    /// The text is not what a configuration looks like; the sentence names field and line.
     #[error("the configuration is not valid: {0}")]
-    Invalid(#[from] serde_yaml_ng::Error),
+    Invalid(String),
     /// Two workloads share what must be unique.
     #[error("the configuration is not valid: workloads[{index}].{field}: {value:?} is already used{}", at(*.line))]
     Duplicate {
@@ -148,8 +149,8 @@ impl Config {
     /// # Errors
     /// `Invalid` with field, line and column; `Duplicate` where names or cgroups repeat.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let parsed: Option<Self> = serde_yaml_ng::from_str(text)?;
-        let config = parsed.unwrap_or_default();
+        let parsed: Result<Option<Self>, _> = serde_yaml_ng::from_str(text);
+        let config = parsed.map_err(|error| invalid(text, &error))?.unwrap_or_default();
         config.unique(text, "name", |one| one.name.clone())?;
         config.unique(text, "cgroup", |one| one.cgroup.display().to_string())?;
         Ok(config)
@@ -165,7 +166,7 @@ impl Config {
         for (index, one) in self.workloads.iter().enumerate() {
             let value = value(one);
             if seen.insert(value.clone(), index).is_some() {
-                let line = second_line(text, field, &value);
+                let line = lines_spelling(text, field, Some(&value)).nth(1);
                 return Err(ConfigError::Duplicate { index, field, value, line });
             }
         }
@@ -173,52 +174,36 @@ impl Config {
     }
 }
 
-/// The parser keeps no positions, so the second line that spells out the field and the value is looked for.
-fn second_line(text: &str, field: &str, value: &str) -> Option<usize> {
-    let spells = |line: &str| {
+/// The parser places an unknown field at the beginning of the mapping around it, or nowhere; its own line is better.
+fn invalid(text: &str, error: &serde_yaml_ng::Error) -> ConfigError {
+    let says = error.to_string();
+    let unknown = says.split_once("unknown field `").and_then(|(_, rest)| rest.split_once('`'));
+    let own_line = unknown.and_then(|(field, _)| lines_spelling(text, field, None).next());
+    let (message, place) = says.split_once(" at line ").unwrap_or((&says, ""));
+    ConfigError::Invalid(match own_line {
+        Some(line) => format!("{message}{}", at(Some(line))),
+        None if place.is_empty() => format!("{message}{}", at(error.location().map(|place| place.line()))),
+        None => says,
+    })
+}
+
+/// The parser keeps no positions, so the lines that spell out the field, and the value, are looked for.
+fn lines_spelling<'a>(
+    text: &'a str,
+    field: &'a str,
+    value: Option<&'a str>,
+) -> impl Iterator<Item = usize> + 'a {
+    let spells = move |line: &str| {
         let line = line.trim_start_matches([' ', '-']);
         let rest = line.strip_prefix(field).and_then(|rest| rest.strip_prefix(':'));
         let bare = rest.and_then(|rest| rest.split(" #").next()).map(str::trim);
-        bare.is_some_and(|bare| bare.trim_matches(['"', '\'']) == value)
+        bare.is_some_and(|bare| value.is_none_or(|value| bare.trim_matches(['"', '\'']) == value))
     };
-    let mut lines = (1..).zip(text.lines()).filter(|(_, line)| spells(line)).map(|(number, _)| number);
-    lines.nth(1)
+    (1..).zip(text.lines()).filter(move |(_, line)| spells(line)).map(|(number, _)| number)
 }
 
 fn default_name() -> String {
     "default".to_owned()
-}
-
-fn non_empty<'de, D: Deserializer<'de>>(input: D) -> Result<String, D::Error> {
-    let name = String::deserialize(input)?;
-    if name.is_empty() { Err(de::Error::custom("must not be empty")) } else { Ok(name) }
-}
-
-fn absolute<'de, D: Deserializer<'de>>(input: D) -> Result<PathBuf, D::Error> {
-    let path = PathBuf::deserialize(input)?;
-    if path.is_absolute() {
-        Ok(path)
-    } else {
-        Err(de::Error::custom(format!("{} is not an absolute path", path.display())))
-    }
-}
-
-fn optional_absolute<'de, D: Deserializer<'de>>(input: D) -> Result<Option<PathBuf>, D::Error> {
-    absolute(input).map(Some)
-}
-
-fn ports<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<u16>, D::Error> {
-    let ports = Vec::<u16>::deserialize(input)?;
-    if ports.contains(&0) {
-        return Err(de::Error::custom("a port is a number from 1 to 65535"));
-    }
-    if ports.is_empty() || ports.len() > PORTS_MAX {
-        return Err(de::Error::custom(format!(
-            "{} ports are named, 1 to {PORTS_MAX} are possible",
-            ports.len()
-        )));
-    }
-    Ok(ports)
 }
 
 #[cfg(test)]

@@ -51,13 +51,19 @@ fn an_empty_configuration_is_the_default() {
 fn what_is_wrong_is_named_with_its_field_and_line() {
     for (text, field, line) in [
         ("profil: safe\n", "unknown field `profil`", "line 1"),
+        ("strictHttp: true\nprofil: safe\n", "unknown field `profil`", "line 2"),
+        (
+            "workloads:\n  - name: a\n    cgroup: /a\n    port: [80]\n",
+            "workloads[0]: unknown field `port`",
+            "line 4",
+        ),
         ("profile: fast\n", "profile: unknown variant `fast`", "line 1"),
         ("strictHttp: false\nstoreBytes: lots\n", "storeBytes: \"lots\" is not a size", "line 2"),
         ("admin: relative.sock\n", "admin: relative.sock is not an absolute path", "line 1"),
         ("workloads:\n  - name: a\n    ports: [80]\n", "workloads[0]: missing field `cgroup`", "line 2"),
         (
             "workloads:\n  - name: a\n    cgroup: /a\n    ports: []\n",
-            "workloads[0].ports: 0 ports are named, 1 to 64 are possible",
+            "workloads[0].ports: no port is named",
             "line 4",
         ),
         (
@@ -76,7 +82,7 @@ fn what_is_wrong_is_named_with_its_field_and_line() {
             "workloads[0].netns: x is not an absolute path",
             "line 3",
         ),
-        ("a: [\n", "", "line 2"),
+        ("workloads: [\n", "", "line 2"),
     ] {
         let refusal = refusal(text);
         assert!(refusal.contains(field) && refusal.contains(line), "{text}: {refusal}");

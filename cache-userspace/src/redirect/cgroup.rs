@@ -12,7 +12,6 @@ use std::thread;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 
 /// Names the cgroups that this program makes, before the process id of the maker.
 pub const NAME_PREFIX: &str = "sidestep-";
@@ -119,7 +118,7 @@ pub struct Cgroup {
     path: PathBuf,
     id: u64,
     /// The open directory; its shared lock tells `sweep_stale` of other starts that somebody still wants it.
-    dir: Flock<File>,
+    dir: File,
 }
 
 impl Cgroup {
@@ -134,8 +133,8 @@ impl Cgroup {
         }
         let dir = File::open(&path).map_err(failed("open cgroup", &path))?;
         let id = dir.metadata().map_err(failed("look at cgroup", &path))?.ino();
-        let dir = Flock::lock(dir, FlockArg::LockSharedNonblock)
-            .map_err(|(_, errno)| failed("lock cgroup", &path)(errno.into()))?;
+        // Without the lock a sweep may take an empty cgroup away; anybody may hold one, so it must not be an error.
+        let _ = dir.try_lock_shared();
         Ok(Self { path, id, dir })
     }
 
@@ -300,7 +299,7 @@ fn is_gone(pid: u32) -> bool {
 /// The lock is what protects a start in another PID namespace, whose process id means nothing here.
 fn remove_unused(path: &Path) -> io::Result<()> {
     let dir = File::open(path)?;
-    let _alone = Flock::lock(dir, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno)?;
+    dir.try_lock()?;
     fs::remove_dir(path)
 }
 

@@ -264,8 +264,13 @@ fn bpf(probe: &Probe) -> Finding {
         libc::ENOMEM => "free memory, or raise the memory limit of this cgroup",
         _ => "look into the kernel log (`dmesg`) for the reason",
     };
-    let name = nix::errno::Errno::from_raw(errno);
+    let name = error_name(errno);
     Finding::not_ok("bpf", Weight::Required, format!("the kernel refuses {what}: {name}"), advice)
+}
+
+/// Names an error number as manuals do.
+fn error_name(errno: i32) -> String {
+    format!("{:?}", nix::errno::Errno::from_raw(errno))
 }
 
 fn netns_cookie(probe: &Probe) -> Finding {

@@ -249,6 +249,10 @@ pub fn try_map() -> io::Result<()> {
 /// # Errors
 /// What the kernel answers: EPERM without CAP_BPF and CAP_NET_ADMIN, EINVAL where it lacks CONFIG_CGROUP_BPF.
 pub fn try_program() -> io::Result<()> {
+    load_passing().map(drop)
+}
+
+fn load_passing() -> io::Result<OwnedFd> {
     // r0 = 1; exit
     let instructions: [u64; 2] = [0x0000_0001_0000_00b7, 0x0000_0000_0000_0095];
     let instructions = instructions.map(u64::to_le_bytes);
@@ -264,12 +268,13 @@ pub fn try_program() -> io::Result<()> {
     };
     // SAFETY: LoadAttr is laid out as the beginning of BPF_PROG_LOAD's part of the union without padding; `insns`
     // points to `insn_cnt` instructions and `license` to a terminated string, both outliving the call.
-    unsafe { bpf(PROG_LOAD, &mut attr) }.map(|fd| drop(owned(fd)))
+    unsafe { bpf(PROG_LOAD, &mut attr) }.map(owned)
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::cgroup::Cgroup;
+    use super::super::preflight::{Probe, Role, findings, first_obstacle};
     use super::*;
 
     fn is_root() -> bool {
@@ -306,11 +311,75 @@ mod tests {
             return;
         };
         for hook in Hook::ALL {
-            assert_eq!(attached(group.dir(), hook).unwrap().programs, [], "{}", hook.name());
+            assert_eq!(attached(group.dir(), hook).unwrap().programs, [0u32; 0], "{}", hook.name());
             assert!(effective(group.dir(), hook).is_ok());
             assert!(!runs_first(group.dir(), hook, u32::MAX).unwrap());
         }
         group.remove().unwrap();
+    }
+
+    #[repr(C)]
+    struct AttachAttr {
+        target_fd: u32,
+        attach_bpf_fd: u32,
+        attach_type: u32,
+        attach_flags: u32,
+    }
+
+    fn attach(cgroup: &Cgroup, flags: u32) -> io::Result<()> {
+        const PROG_ATTACH: u32 = 8;
+        let program = load_passing()?;
+        let mut attr = AttachAttr {
+            target_fd: cgroup.dir().as_raw_fd().unsigned_abs(),
+            attach_bpf_fd: program.as_raw_fd().unsigned_abs(),
+            attach_type: Hook::Connect4 as u32,
+            attach_flags: flags,
+        };
+        // SAFETY: AttachAttr is laid out as the beginning of BPF_PROG_ATTACH's part; it holds no address.
+        unsafe { bpf(PROG_ATTACH, &mut attr) }.map(drop)
+    }
+
+    /// What the preflight says must be what the kernel then does.
+    #[test]
+    fn the_kernel_treats_a_child_as_the_preflight_foretells() {
+        if !is_root() {
+            return;
+        }
+        for (number, flags) in [0, ALLOW_OVERRIDE, ALLOW_MULTI].into_iter().enumerate() {
+            let name = format!("sidestep-test-attach-{}-{number}", std::process::id());
+            let Ok(above) = Cgroup::own().and_then(|own| Cgroup::create_child(&own, &name)) else {
+                eprintln!("skipped: needs cgroup v2");
+                return;
+            };
+            let target = Cgroup::create_child(&above, "target").unwrap();
+            attach(&above, flags).unwrap();
+            let theirs = attached(above.dir(), Hook::Connect4).unwrap();
+            assert_eq!((theirs.flags, theirs.programs.len()), (flags, 1));
+            assert_eq!(program_name(theirs.programs[0]).as_deref(), Some("sidestep_trial"));
+
+            let all = findings(&Probe::gather(Some(target.path())));
+            let foretold = first_obstacle(&all, Role::Exec).map(|one| one.says.clone()).unwrap_or_default();
+            let ours = attach(&target, ALLOW_MULTI);
+
+            let effective = effective(target.dir(), Hook::Connect4).unwrap();
+            match flags {
+                0 => {
+                    assert!(foretold.contains("forbids ours"), "{foretold}");
+                    assert_eq!(ours.unwrap_err().raw_os_error(), Some(libc::EPERM));
+                }
+                ALLOW_OVERRIDE => {
+                    assert!(foretold.contains("silently replaced"), "{foretold}");
+                    assert!(!effective.contains(&theirs.programs[0]));
+                }
+                _ => {
+                    assert_eq!(foretold, "");
+                    assert_eq!(effective.last(), Some(&theirs.programs[0]));
+                    assert!(runs_first(target.dir(), Hook::Connect4, effective[0]).unwrap());
+                }
+            }
+            target.remove().unwrap();
+            above.remove().unwrap();
+        }
     }
 
     #[test]

@@ -3,8 +3,6 @@
 //! The rule is the kernel's `hierarchy_allows_attach` and `compute_effective_progs`: the nearest ancestor with a
 //! program decides.
 
-use std::path::Path;
-
 use super::super::prog_query::{ALLOW_MULTI, ALLOW_OVERRIDE, Hook, PROGRAMS_MAX};
 use super::{Attachment, Finding, Probe, Weight};
 
@@ -13,7 +11,7 @@ const SUBJECT: &str = "attachments";
 /// Judges what is attached at the target and above it: what stands in the way, or one line that says nothing does.
 pub(super) fn findings(probe: &Probe) -> Vec<Finding> {
     if let Some(errno) = probe.query_errno {
-        let name = nix::errno::Errno::from_raw(errno);
+        let name = super::error_name(errno);
         return vec![Finding::not_ok(
             SUBJECT,
             Weight::Useful,
@@ -44,7 +42,7 @@ fn obstacle(probe: &Probe, hook: Hook) -> Option<Finding> {
     if flags & ALLOW_MULTI != 0 {
         return None;
     }
-    let (place, whose) = (place(&nearest.cgroup), whose(nearest));
+    let (place, whose) = (nearest.cgroup.display(), whose(nearest));
     let hook = hook.name();
     Some(if nearest.is_target {
         Finding::not_ok(
@@ -111,10 +109,6 @@ fn order(probe: &Probe, hook: Hook) -> Option<Finding> {
             "start in the host's cgroup namespace",
         )
     })
-}
-
-fn place(cgroup: &Path) -> std::path::Display<'_> {
-    cgroup.display()
 }
 
 fn whose(one: &Attachment) -> String {

@@ -39,7 +39,7 @@ counters! {
     PassedNetns = 5, "passed_netns";
     /// Connections made while the workload was paused: too many connections, or draining.
     PassedPaused = 6, "passed_paused";
-    /// Connections made while the daemon's heartbeat was stale or the switch was off.
+    /// Connections made while the daemon's heartbeat was stale.
     PassedStale = 7, "passed_stale";
     /// Connections to a destination that is left alone for a while.
     PassedBypass = 8, "passed_bypass";
@@ -51,6 +51,8 @@ counters! {
     PassedStorage = 11, "passed_storage";
     /// Redirected connections whose original destination did not fit in the map: the daemon has to reset them.
     OriginalDstFull = 12, "original_dst_full";
+    /// Connections made while the switch was off.
+    PassedOff = 13, "passed_off";
 }
 
 /// Slots of the counter array.

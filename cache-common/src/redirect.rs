@@ -111,9 +111,12 @@ pub fn decide(workload: &Workload, connect: &impl Connect) -> Result<Redirect, O
     if workload.flags & PAUSED != 0 {
         return Err(Some(Counter::PassedPaused));
     }
-    let now = connect.now_ns();
+    let (now, heartbeat) = (connect.now_ns(), connect.heartbeat_ns());
+    if heartbeat == 0 {
+        return Err(Some(Counter::PassedOff));
+    }
     // Saturating: a beat may be younger than `now`.
-    if now.saturating_sub(connect.heartbeat_ns()) > HEARTBEAT_MAX_AGE_NS {
+    if now.saturating_sub(heartbeat) > HEARTBEAT_MAX_AGE_NS {
         return Err(Some(Counter::PassedStale));
     }
     if connect.bypass_until_ns() > now {
@@ -243,7 +246,7 @@ mod tests {
             (workload, Fake { user: true, ..fake.clone() }, Some(Counter::PassedExcluded)),
             (workload, Fake { netns: 4, ..fake.clone() }, Some(Counter::PassedNetns)),
             (flags(PAUSED), fake.clone(), Some(Counter::PassedPaused)),
-            (workload, Fake { heartbeat: 0, ..fake.clone() }, Some(Counter::PassedStale)),
+            (workload, Fake { heartbeat: 0, ..fake.clone() }, Some(Counter::PassedOff)),
             (workload, Fake { heartbeat: NOW - 500_000_001, ..fake.clone() }, Some(Counter::PassedStale)),
             (workload, Fake { bypass: NOW + 1, ..fake.clone() }, Some(Counter::PassedBypass)),
             (workload, Fake { pending: 8, ..fake.clone() }, Some(Counter::PassedPending)),

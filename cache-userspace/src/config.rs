@@ -26,17 +26,6 @@ pub const PORTS_MAX: usize = 64;
 /// Bounds the bytes of a configuration file.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// Which reading of RFC 9111 decides (DESIGN §4).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Profile {
-    /// Nothing is reused that its origin did not clearly allow.
-    #[default]
-    Safe,
-    /// Exactly what RFC 9111 allows, heuristics included.
-    Rfc9111,
-}
-
 /// What a node's daemon is to do.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]

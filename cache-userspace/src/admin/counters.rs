@@ -157,7 +157,17 @@ counters! {
         passed_no_listener: Counter,
         /// Connections that went direct because their destination is left alone for a time.
         passed_bypass: Counter,
-        /// Connections that went direct because of the user id that made them.
+        /// Connections that went direct because they go to this host or to a link-local address.
+        passed_address: Counter,
+        /// Connections that went direct because they were made in another network namespace.
+        passed_netns: Counter,
+        /// Connections that went direct while their workload was at a limit.
+        passed_paused: Counter,
+        /// Connections that went direct because too many were waiting to be accepted.
+        passed_pending: Counter,
+        /// Connections that went direct because their destination could not be remembered.
+        passed_storage: Counter,
+        /// Connections that went direct because of the cgroup or the user id that made them.
         passed_excluded: Counter,
         /// Connections that went direct because their socket is bound to a device.
         passed_device: Counter,
@@ -169,14 +179,14 @@ counters! {
         upstream_retries: Counter,
         /// Connections to origins that failed.
         dial_errors: Counter,
+        /// Answers that broke off because their origin did.
+        answers_broken_off: Counter,
         /// Responses put into the store.
         stored: Counter,
         /// Responses that might have been stored and were not.
         not_stored: Counter,
         /// Responses streamed without storing because the store was full.
         store_full: Counter,
-        /// Stored responses evicted to make room.
-        evicted: Counter,
     }
     summed {
         /// Requests that were answered, whatever from.

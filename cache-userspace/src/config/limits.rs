@@ -7,32 +7,22 @@ use std::time::Duration;
 pub struct Limits {
     /// Bytes of a request or response head; beyond it the request is malformed, the response relayed unparsed.
     pub head_bytes_max: usize,
-    /// Fields of one head; beyond it as `head_bytes_max`.
-    pub head_fields_max: usize,
     /// Open redirected connections of one workload; beyond it accepting pauses, and the kernel sends new ones direct.
     pub connections_per_workload_max: usize,
     /// Time between two requests of a client, after which an idle connection is closed.
     pub downstream_idle: Duration,
-    /// Time from the first byte of a request head to its last, after which the connection is closed.
+    /// Time from the first byte of a request head to its last, after which the connection is relayed untouched.
     pub head_read_timeout: Duration,
     /// Silence of a new client after which its destination is asked whether it speaks first.
     pub sniff_silence: Duration,
     /// Time to tell what protocol the first bytes are, after which the connection is relayed untouched.
     pub sniff_timeout: Duration,
-    /// Bytes looked at to tell the protocol.
-    pub sniff_bytes_max: usize,
     /// Time to connect to a destination; the client then sees what it would have seen without us.
     pub connect_timeout: Duration,
     /// Time that an idle upstream connection is kept: shorter than any usual server's own limit (5 s in Node).
     pub upstream_idle: Duration,
     /// Idle upstream connections kept for one workload and destination; beyond it the oldest is closed.
     pub upstream_idle_per_destination_max: usize,
-    /// Bytes of a body buffered between upstream and one client; beyond it the upstream is not read.
-    pub body_buffer_bytes_max: usize,
-    /// Bytes of one relay direction buffered; beyond it that side is not read.
-    pub relay_buffer_bytes: usize,
-    /// Bytes of a response body that may be stored; a larger one is streamed without storing.
-    pub stored_body_bytes_max: u64,
     /// Time that open requests get to finish when the daemon ends.
     pub drain_timeout: Duration,
     /// Connections of one workload whose original destination waits to be read; beyond it they go direct.
@@ -43,12 +33,6 @@ pub struct Limits {
     pub bypass_max: Duration,
     /// How long a destination that refused a connection is left alone, so that retries see the truth.
     pub refused_bypass: Duration,
-    /// Destinations that are left alone at one time in one workload; beyond it the oldest is redirected again.
-    pub bypass_entries_max: u32,
-    /// Age of the last heartbeat at which the kernel stops redirecting.
-    pub heartbeat_stale: Duration,
-    /// Time between two heartbeats.
-    pub heartbeat_interval: Duration,
     /// Simultaneous connections to the admin socket; further ones wait.
     pub admin_connections_max: usize,
 }
@@ -57,27 +41,19 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             head_bytes_max: 64 << 10,
-            head_fields_max: 256,
             connections_per_workload_max: 8192,
             downstream_idle: Duration::from_secs(600),
             head_read_timeout: Duration::from_secs(60),
             sniff_silence: Duration::from_millis(100),
             sniff_timeout: Duration::from_secs(1),
-            sniff_bytes_max: 64,
             connect_timeout: Duration::from_secs(130),
             upstream_idle: Duration::from_secs(4),
             upstream_idle_per_destination_max: 64,
-            body_buffer_bytes_max: 256 << 10,
-            relay_buffer_bytes: 16 << 10,
-            stored_body_bytes_max: 8 << 20,
             drain_timeout: Duration::from_secs(5),
             original_dst_pending_max: 4096,
             bypass_min: Duration::from_secs(60),
             bypass_max: Duration::from_secs(600),
             refused_bypass: Duration::from_secs(2),
-            bypass_entries_max: 4096,
-            heartbeat_stale: Duration::from_millis(500),
-            heartbeat_interval: Duration::from_millis(100),
             admin_connections_max: 16,
         }
     }
@@ -93,7 +69,6 @@ mod tests {
         assert!(limits.bypass_min <= limits.bypass_max);
         assert!(limits.refused_bypass < limits.bypass_min);
         assert!(limits.sniff_silence < limits.sniff_timeout);
-        assert!(limits.heartbeat_interval * 3 < limits.heartbeat_stale);
         assert!(limits.upstream_idle < Duration::from_secs(5));
     }
 }

@@ -52,6 +52,7 @@ pub struct Pool {
     sockets: SocketMaker,
     idle_max: Duration,
     idle_per_destination_max: usize,
+    connect_timeout: Duration,
     counters: Arc<Counters>,
 }
 
@@ -63,6 +64,7 @@ impl Pool {
             sockets,
             idle_max: limits.upstream_idle,
             idle_per_destination_max: limits.upstream_idle_per_destination_max,
+            connect_timeout: limits.connect_timeout,
             counters,
         }
     }
@@ -105,13 +107,14 @@ impl Pool {
     /// Makes a new connection: an unmarked socket in the workload's namespace, to the original destination.
     ///
     /// # Errors
-    /// Those of connect(2), within the kernel's own time.
+    /// Those of connect(2), and `TimedOut` a little after the kernel itself would have given up.
     pub async fn dial(&self, netns: &Netns, key: &PoolKey) -> io::Result<Upstream> {
         let socket = self.sockets.socket(netns, key.destination.is_ipv6()).await?;
         if let Some(source) = key.source {
             socket.bind((source, 0).into())?;
         }
-        let stream = socket.connect(key.destination).await?;
+        let connecting = tokio::time::timeout(self.connect_timeout, socket.connect(key.destination));
+        let stream = connecting.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         stream.set_nodelay(true)?;
         self.counters.upstream_connections.incr();
         Ok(Upstream { stream, buffer: BytesMut::new(), is_reused: false, is_pinned: false })

@@ -7,12 +7,8 @@ use std::time::Duration;
 
 use super::kernel::Kernel;
 use crate::clock;
+use crate::config::Limits;
 
-/// Opaque destinations: the first time, and at the most after doubling.
-const OPAQUE_MIN: Duration = Duration::from_secs(60);
-const OPAQUE_MAX: Duration = Duration::from_secs(600);
-/// A destination that could not be reached: so that retries see the truth.
-const UNREACHABLE: Duration = Duration::from_secs(2);
 /// How many destinations are remembered for doubling; past it all begin again at the first step.
 const REMEMBERED_MAX: usize = 16_384;
 
@@ -20,6 +16,9 @@ const REMEMBERED_MAX: usize = 16_384;
 pub struct Bypass {
     kernel: Option<Arc<Kernel>>,
     taught: Mutex<HashMap<(u64, SocketAddr), Taught>>,
+    opaque_min: Duration,
+    opaque_max: Duration,
+    refused: Duration,
 }
 
 #[derive(Clone, Copy)]
@@ -30,8 +29,9 @@ struct Taught {
 
 impl Bypass {
     /// A ledger that writes to these programs; `None` for a daemon without kernel hooks (tests).
-    pub fn new(kernel: Option<Arc<Kernel>>) -> Self {
-        Self { kernel, taught: Mutex::new(HashMap::new()) }
+    pub fn new(kernel: Option<Arc<Kernel>>, limits: &Limits) -> Self {
+        let (opaque_min, opaque_max) = (limits.bypass_min, limits.bypass_max);
+        Self { kernel, taught: Mutex::default(), opaque_min, opaque_max, refused: limits.refused_bypass }
     }
 
     /// Leaves alone a destination that was seen not to speak HTTP/1: 60 s, doubling to 10 min; says for how long.
@@ -39,9 +39,9 @@ impl Bypass {
         let now = clock::boot();
         let mut taught = self.taught.lock().unwrap_or_else(PoisonError::into_inner);
         let known = taught.get(&(workload, destination)).copied();
-        let lasts = next_step(known, now);
+        let lasts = next_step(known, now, self.opaque_min, self.opaque_max);
         if taught.len() >= REMEMBERED_MAX {
-            taught.retain(|_, known| known.ends + OPAQUE_MAX > now);
+            taught.retain(|_, known| known.ends + self.opaque_max > now);
             if taught.len() >= REMEMBERED_MAX {
                 taught.clear();
             }
@@ -54,7 +54,7 @@ impl Bypass {
 
     /// Leaves alone a destination that could not be reached, for 2 s.
     pub fn unreachable(&self, workload: u64, destination: SocketAddr) {
-        self.write(workload, destination, clock::boot() + UNREACHABLE);
+        self.write(workload, destination, clock::boot() + self.refused);
     }
 
     fn write(&self, workload: u64, destination: SocketAddr, until: Duration) {
@@ -67,10 +67,10 @@ impl Bypass {
 }
 
 /// Doubles while a destination is found opaque again soon after its last time ended.
-fn next_step(known: Option<Taught>, now: Duration) -> Duration {
+fn next_step(known: Option<Taught>, now: Duration, min: Duration, max: Duration) -> Duration {
     match known {
-        Some(known) if now < known.ends + known.lasts => (known.lasts * 2).min(OPAQUE_MAX),
-        _ => OPAQUE_MIN,
+        Some(known) if now < known.ends + known.lasts => (known.lasts * 2).min(max),
+        _ => min,
     }
 }
 
@@ -78,18 +78,21 @@ fn next_step(known: Option<Taught>, now: Duration) -> Duration {
 mod tests {
     use super::*;
 
+    const MIN: Duration = Duration::from_secs(60);
+    const MAX: Duration = Duration::from_secs(600);
+
     #[test]
     fn the_time_doubles_to_ten_minutes_and_begins_again_after_quiet() {
         let mut now = Duration::from_secs(1000);
         let mut known = None;
         let mut steps = Vec::new();
         for _ in 0..6 {
-            let lasts = next_step(known, now);
+            let lasts = next_step(known, now, MIN, MAX);
             steps.push(lasts.as_secs());
             known = Some(Taught { lasts, ends: now + lasts });
             now += lasts + Duration::from_secs(1);
         }
         assert_eq!(steps, [60, 120, 240, 480, 600, 600]);
-        assert_eq!(next_step(known, now + Duration::from_secs(3600)), OPAQUE_MIN);
+        assert_eq!(next_step(known, now + Duration::from_secs(3600), MIN, MAX), MIN);
     }
 }

@@ -42,14 +42,16 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// Starts the thread. `each_beat` runs in it and says whether connections may be redirected (the switch).
+    /// Starts the thread. `each_beat` runs in it and says whether connections may be redirected (the switch);
+    /// `took_effect` is told what the kernel follows from then on.
     ///
     /// # Errors
     /// Where no thread can be started.
     pub fn start(
         kernel: Arc<Kernel>,
         pulse: Arc<Pulse>,
-        mut each_beat: impl FnMut() -> bool + Send + 'static,
+        each_beat: impl Fn() -> bool + Send + 'static,
+        took_effect: impl Fn(bool) + Send + 'static,
     ) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         pulse.beat();
@@ -58,10 +60,11 @@ impl Heartbeat {
             std::thread::Builder::new().name("heartbeat".into()).spawn(move || {
                 raise_priority();
                 while !stop.load(Ordering::Relaxed) {
-                    let may_redirect = each_beat() && pulse.is_alive();
-                    let beat = if may_redirect { clock::boot().as_nanos() as u64 } else { 0 };
-                    if let Err(error) = kernel.beat(beat) {
-                        tracing::error!(%error, "no heartbeat: new connections go direct");
+                    let is_on = each_beat();
+                    let beat = if is_on && pulse.is_alive() { clock::boot().as_nanos() as u64 } else { 0 };
+                    match kernel.beat(beat) {
+                        Ok(()) => took_effect(is_on),
+                        Err(error) => tracing::error!(%error, "no heartbeat: new connections go direct"),
                     }
                     std::thread::park_timeout(INTERVAL);
                 }

@@ -58,7 +58,7 @@ pub(crate) fn run() -> Result<()> {
     if !output.status.success() {
         bail!("sidestep exec ended with {}", output.status);
     }
-    let report: inside::Report = inside::Report::parse(&String::from_utf8_lossy(&output.stdout))?;
+    let report = inside::Report::parse(&String::from_utf8_lossy(&output.stdout))?;
     print_table(&report.exchanges);
 
     let seen = origin.requests();
@@ -67,9 +67,7 @@ pub(crate) fn run() -> Result<()> {
     println!("\nthe origin counted {seen} requests; sidestep's summary says:\n  {summary}");
     let hits = verdict::check(&report.exchanges, seen, &summary)?;
 
-    for gone in leftovers.check(&report)? {
-        println!("left behind: no {gone}");
-    }
+    println!("nothing is left: {}", leftovers.check(&report)?.join(", "));
     println!("ok: {hits} hits, origin saw {seen} requests");
     Ok(())
 }

@@ -52,9 +52,7 @@ pub(crate) fn kernel_tests_refused() -> Option<String> {
     let capabilities = status_field("CapEff:").and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
     let held = |capability: u32| capabilities.is_some_and(|bits| bits >> capability & 1 == 1);
     if !held(CAP_SYS_ADMIN) || !held(CAP_NET_ADMIN) {
-        return Some(
-            "this root has neither CAP_SYS_ADMIN nor CAP_NET_ADMIN, or only one (a container?)".into(),
-        );
+        return Some("this root lacks CAP_SYS_ADMIN or CAP_NET_ADMIN (a container?)".into());
     }
     let Some(cgroup2) = cgroup2() else { return Some("cgroup2 is not mounted".into()) };
     let probe = cgroup2.join(format!("sidestep-xtask-{}", std::process::id()));

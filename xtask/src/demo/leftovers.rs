@@ -55,11 +55,11 @@ impl Leftovers {
             thread::sleep(Duration::from_millis(20));
         }
         let mut gone = vec![
-            format!("cgroup {}", self.cgroup_name),
-            "process in it".to_owned(),
-            format!("BPF link to it (cgroup {})", report.cgroup_id),
+            format!("no cgroup {}", self.cgroup_name),
+            "no process in it".to_owned(),
+            "no BPF link to it".to_owned(),
         ];
-        gone.extend(NAMED.iter().map(|(folder, what)| format!("{what} in {folder}")));
+        gone.extend(NAMED.iter().map(|(folder, what)| format!("no {what} in {folder}")));
         Ok(gone)
     }
 

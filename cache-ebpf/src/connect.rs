@@ -10,8 +10,8 @@ use aya_ebpf::bindings::{
     bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
 };
 use aya_ebpf::helpers::{
-    bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_current_uid_gid, bpf_get_netns_cookie,
-    bpf_ktime_get_boot_ns, bpf_sk_lookup_tcp, bpf_sk_release,
+    bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_current_uid_gid,
+    bpf_get_netns_cookie, bpf_ktime_get_boot_ns, bpf_sk_lookup_tcp, bpf_sk_release,
 };
 use aya_ebpf::programs::SockAddrContext;
 use cache_common::connection::{BypassKey, IpWords, OriginalDst, PortKey, is_mapped, mapped};
@@ -20,7 +20,9 @@ use cache_common::redirect::{Connect, Redirect, Workload, decide};
 use cache_common::{AF_INET, AF_INET6};
 
 use crate::context::{load_ip6, load_u32};
-use crate::maps::{BYPASS, EXCLUDED_USERS, HEARTBEAT, PENDING_BEGUN, PENDING_TAKEN, PORTS, SOCKET_DST, WORKLOADS};
+use crate::maps::{
+    BYPASS, EXCLUDED_USERS, HEARTBEAT, PENDING_BEGUN, PENDING_TAKEN, PORTS, SOCKET_DST, WORKLOADS,
+};
 
 /// 127.0.0.1 in network byte order.
 const LOOPBACK4: u32 = 0x7f00_0001_u32.to_be();
@@ -205,12 +207,20 @@ impl Connect for Attempt<'_> {
         // SAFETY: all-zero is a value of this union of integers.
         let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
         let size = if via4 {
-            tuple.__bindgen_anon_1.ipv4 =
-                bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 { saddr: LOOPBACK4, daddr: LOOPBACK4, sport: 0, dport };
+            tuple.__bindgen_anon_1.ipv4 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
+                saddr: LOOPBACK4,
+                daddr: LOOPBACK4,
+                sport: 0,
+                dport,
+            };
             core::mem::size_of::<bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1>()
         } else {
-            tuple.__bindgen_anon_1.ipv6 =
-                bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 { saddr: LOOPBACK6, daddr: LOOPBACK6, sport: 0, dport };
+            tuple.__bindgen_anon_1.ipv6 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 {
+                saddr: LOOPBACK6,
+                daddr: LOOPBACK6,
+                sport: 0,
+                dport,
+            };
             core::mem::size_of::<bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2>()
         };
         // SAFETY: the tuple is initialised and of the size given; the reference is released below.

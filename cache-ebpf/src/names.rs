@@ -34,7 +34,9 @@ pub fn peername6(ctx: &SockAddrContext) {
     let Some(original) = socket_dst(socket(ctx)) else { return };
     write_ip6(ctx.sock_addr, original.ip);
     // SAFETY: a writable field of the context.
-    unsafe { write_volatile(addr_of_mut!((*ctx.sock_addr).user_port), (original.port as u16).to_be() as u32) };
+    unsafe {
+        write_volatile(addr_of_mut!((*ctx.sock_addr).user_port), (original.port as u16).to_be() as u32)
+    };
 }
 
 /// The own address of an IPv4 socket.

@@ -39,7 +39,9 @@ fn begun(workload: u64) {
     if let Some(counter) = PENDING_BEGUN.get_ptr_mut(workload) {
         // core has no fetch_add for this target without compare-and-swap; the instruction exists since Linux 4.
         // SAFETY: an aligned u64 in a map value, changed by this instruction only.
-        unsafe { core::arch::asm!("lock *(u64 *)({at} + 0) += {one}", at = in(reg) counter, one = in(reg) 1_u64) };
+        unsafe {
+            core::arch::asm!("lock *(u64 *)({at} + 0) += {one}", at = in(reg) counter, one = in(reg) 1_u64)
+        };
     }
 }
 
@@ -47,9 +49,10 @@ fn begun(workload: u64) {
 #[inline(always)]
 fn addresses(ops: *mut bpf_sock_ops) -> Option<(IpWords, IpWords)> {
     match load_u32!(ops, bpf_sock_ops, family) {
-        AF_INET => {
-            Some((mapped(load_u32!(ops, bpf_sock_ops, local_ip4)), mapped(load_u32!(ops, bpf_sock_ops, remote_ip4))))
-        }
+        AF_INET => Some((
+            mapped(load_u32!(ops, bpf_sock_ops, local_ip4)),
+            mapped(load_u32!(ops, bpf_sock_ops, remote_ip4)),
+        )),
         AF_INET6 => {
             // A v4-mapped socket has its addresses in the IPv4 fields and, mapped, in the IPv6 ones.
             Some((load_ip6!(ops, bpf_sock_ops, local_ip6), load_ip6!(ops, bpf_sock_ops, remote_ip6)))

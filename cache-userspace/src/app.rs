@@ -94,7 +94,6 @@ pub enum AppError {
 struct Enrolled {
     workload: Arc<Workload>,
     cgroup: Cgroup,
-    kernel_workload: KernelWorkload,
     ports: Vec<u16>,
     attachment: Option<Attachment>,
     accepting: Vec<JoinHandle<()>>,
@@ -131,7 +130,6 @@ impl Daemon {
     /// # Errors
     /// What the kernel refuses; where a thread cannot be started.
     pub fn start(options: Options, switch: Arc<Switch>) -> Result<Self, AppError> {
-        raise_descriptor_limit();
         let Options { profile, store_bytes, is_strict, excluded_users, limits } = options;
         let kernel = Arc::new(Kernel::load()?);
         for user in excluded_users {
@@ -143,7 +141,11 @@ impl Daemon {
         let sockets = SocketMaker::start().map_err(AppError::Thread)?;
         let path = Arc::new(Path {
             routes: Routes::new(Rules { profile, object_bytes_max, ..Rules::default() }, switch.clone()),
-            store: Store::new(StoreLimits { bytes_max: store_bytes, object_bytes_max, variants_max: VARIANTS_MAX }),
+            store: Store::new(StoreLimits {
+                bytes_max: store_bytes,
+                object_bytes_max,
+                variants_max: VARIANTS_MAX,
+            }),
             pool: Pool::new(sockets, &limits, counters.clone()),
             bypass: Bypass::new(Some(kernel.clone()), &limits),
             counters,
@@ -210,11 +212,18 @@ impl Daemon {
             return Err(AppError::OwnCgroup(name));
         }
         let listeners = netns.listen().map_err(AppError::Listen)?;
-        let port_of = |listener: &std::net::TcpListener| listener.local_addr().map(|address| u32::from(address.port()));
+        let port_of =
+            |listener: &std::net::TcpListener| listener.local_addr().map(|address| u32::from(address.port()));
         let kernel_workload = KernelWorkload {
             netns_cookie: listeners.netns_cookie,
             listener4_port: port_of(&listeners.on4).map_err(AppError::Listen)?,
-            listener6_port: listeners.on6.as_ref().map(port_of).transpose().map_err(AppError::Listen)?.unwrap_or(0),
+            listener6_port: listeners
+                .on6
+                .as_ref()
+                .map(port_of)
+                .transpose()
+                .map_err(AppError::Listen)?
+                .unwrap_or(0),
             flags: if loopback { LOOPBACK } else { 0 },
             pending_max: shared.path.limits.original_dst_pending_max,
             address4: listeners.address4.map_or(0, |ip| u32::from_ne_bytes(ip.octets())),
@@ -244,8 +253,7 @@ impl Daemon {
             let listener = into_tokio(listener).map_err(AppError::Listen)?;
             accepting.push(tokio::spawn(acceptor.clone().run(listener)));
         }
-        let mut enrolled =
-            Enrolled { workload, cgroup, kernel_workload, ports, attachment: None, accepting, taken };
+        let mut enrolled = Enrolled { workload, cgroup, ports, attachment: None, accepting, taken };
         let attached = shared
             .kernel
             .insert_workload(id, kernel_workload, &enrolled.ports)
@@ -404,10 +412,11 @@ async fn keep_house(shared: Arc<Shared>) {
     }
 }
 
-/// Each redirected connection takes up to two descriptors: use what we may.
-fn raise_descriptor_limit() {
+/// Raises the limit of open files to what we may: each redirected connection takes up to two. Children inherit it.
+pub fn raise_descriptor_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {
         tracing::warn!(%error, "the limit of open files stays as it is");
     }

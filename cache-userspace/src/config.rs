@@ -15,6 +15,8 @@ use serde::Deserialize;
 pub use byte_size::{ByteSize, ByteSizeError};
 pub use limits::Limits;
 
+use crate::policy::Profile;
+
 /// Where a node's daemon listens for its administrator unless told otherwise.
 pub const ADMIN_SOCKET: &str = "/run/sidestep/admin.sock";
 /// The environment variable that names the state directory.
@@ -49,7 +51,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             profile: Profile::default(),
-            store_bytes: ByteSize(64 << 20),
+            store_bytes: ByteSize(256 << 20),
             admin: PathBuf::from(ADMIN_SOCKET),
             strict_http: false,
             excluded_uids: vec![1337, 2102],

@@ -83,7 +83,9 @@ impl Path {
         connection: &Connection,
     ) -> Result<Response<'a>, ForwardError> {
         let Route::Cache(rules) = self.routes.find() else {
-            return self.forward(request, body, connection, Forwarding::Bypass { fwd: "bypass", detail: "off" }).await;
+            return self
+                .forward(request, body, connection, Forwarding::Bypass { fwd: "bypass", detail: "off" })
+                .await;
         };
         let view = view(request);
         if let Eligibility::Bypass(reason) = policy::eligible(&view, rules) {
@@ -97,7 +99,9 @@ impl Path {
             Decision::Reuse { index, age } => match alive().nth(index) {
                 Some(entry) => Ok(Response::Stored { entry: entry.clone(), age }),
                 // Purged between the two looks.
-                None => self.forward(request, body, connection, Forwarding::Miss(Miss::Stale, rules, key)).await,
+                None => {
+                    self.forward(request, body, connection, Forwarding::Miss(Miss::Stale, rules, key)).await
+                }
             },
             Decision::Unsatisfiable => Ok(Response::Own(Own::GatewayTimeout)),
             Decision::Forward(miss) => {
@@ -124,7 +128,8 @@ impl Path {
             Some(upstream) => upstream,
             None => self.dial(connection).await?,
         };
-        let mut exchange = Exchange::new(upstream, Upload::new(body, head.clone()), self.limits.head_bytes_max);
+        let mut exchange =
+            Exchange::new(upstream, Upload::new(body, head.clone()), self.limits.head_bytes_max);
         let answer = self.answer(&mut exchange, request, connection, may_repeat, &head).await?;
         let received_at = clock::now();
         let Answer::Head(head) = answer else { return Ok(Response::Opaque(exchange)) };
@@ -136,7 +141,9 @@ impl Path {
             exchange.pin();
         }
         let (status, recording) = match forwarding {
-            Forwarding::Bypass { fwd, detail } => (CacheStatus { fwd, stored: false, detail: Some(detail) }, None),
+            Forwarding::Bypass { fwd, detail } => {
+                (CacheStatus { fwd, stored: false, detail: Some(detail) }, None)
+            }
             Forwarding::Miss(miss, rules, key) => {
                 let response = ResponseView {
                     status: head.status,

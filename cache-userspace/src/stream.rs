@@ -106,5 +106,8 @@ impl WriteQueue {
 /// Shuts down the sending side, as a peer that has nothing more to say would.
 pub fn shutdown_write(stream: &TcpStream) {
     // An error means that there is no connection any more: nothing to shut down.
-    let _ = nix::sys::socket::shutdown(std::os::fd::AsRawFd::as_raw_fd(stream), nix::sys::socket::Shutdown::Write);
+    let _ = nix::sys::socket::shutdown(
+        std::os::fd::AsRawFd::as_raw_fd(stream),
+        nix::sys::socket::Shutdown::Write,
+    );
 }

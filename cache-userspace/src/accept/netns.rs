@@ -88,7 +88,11 @@ fn listen_here() -> io::Result<Listeners> {
     let source = |any: SocketAddr, target: SocketAddr| {
         let socket = UdpSocket::bind(any).ok()?;
         socket.connect(target).ok()?;
-        socket.local_addr().ok().map(|address| address.ip()).filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
+        socket
+            .local_addr()
+            .ok()
+            .map(|address| address.ip())
+            .filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
     };
     let documentation4 = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 9));
     let documentation6 = SocketAddr::from((Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), 9));
@@ -164,7 +168,9 @@ impl SocketMaker {
         let (requests, mut queue) = mpsc::channel::<MakeRequest>(QUEUE);
         std::thread::Builder::new().name("netns-sockets".into()).spawn(move || {
             while let Some((netns, v6, answer)) = queue.blocking_recv() {
-                let made = setns(netns.as_fd(), CloneFlags::CLONE_NEWNET).map_err(io::Error::from).and_then(|()| make(v6));
+                let made = setns(netns.as_fd(), CloneFlags::CLONE_NEWNET)
+                    .map_err(io::Error::from)
+                    .and_then(|()| make(v6));
                 // Nobody waits any more: the socket is closed by dropping it.
                 let _ = answer.send(made);
             }

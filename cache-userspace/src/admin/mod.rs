@@ -9,6 +9,10 @@ pub(crate) mod scratch;
 pub mod server;
 pub mod switch;
 
+pub use counters::{Counters, Figures, Outcome};
+pub use server::{AdminServer, AdminState, DaemonView};
+pub use switch::Switch;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 

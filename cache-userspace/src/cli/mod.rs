@@ -1,10 +1,12 @@
 //! What is common to the subcommands; each has a file of its own.
 
 pub mod check;
+pub mod exec;
+pub mod node;
 pub mod status;
 pub mod switch;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -52,4 +54,22 @@ pub fn exec_socket(pid: u32) -> PathBuf {
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")
+}
+
+/// Sends the log to stderr: as much as `SIDESTEP_LOG` says, else `quiet`, and more for each `-v`.
+fn log_to_stderr(verbosity: u8, quiet: &str) {
+    use tracing_subscriber::EnvFilter;
+    let level = match verbosity {
+        0 => quiet,
+        1 => "info",
+        _ => "debug",
+    };
+    let filter = EnvFilter::try_from_env("SIDESTEP_LOG")
+        .unwrap_or_else(|_| EnvFilter::new(format!("sidestep={level}")));
+    let log = tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_env_filter(filter);
+    // A second call, in tests, keeps the first one's log.
+    let _ = log.try_init();
 }

@@ -11,7 +11,7 @@ use crate::stream::{READ_BYTES, read_more};
 const HEAD_READ_BYTES: usize = 8 * 1024;
 
 /// What comes next.
-pub enum Next {
+pub(super) enum Next {
     /// A request.
     Request(RequestHead),
     /// A request that two readers could understand differently.
@@ -24,7 +24,7 @@ pub enum Next {
 
 /// Why a connection is relayed from here on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Relay {
+pub(super) enum Relay {
     /// The client speaks to a proxy: absolute-form, `OPTIONS *` (RFC 9112 §3.2). Its destination is left alone.
     ProxyForm,
     /// CONNECT, WebSocket, any other Upgrade but h2c: this connection only.
@@ -62,8 +62,11 @@ impl Downstream {
     async fn read(&mut self) -> Option<Next> {
         let limits = &self.path.limits;
         let is_idle = self.buffer.is_empty();
-        let (patience, bytes) =
-            if is_idle { (limits.downstream_idle, HEAD_READ_BYTES) } else { (limits.head_read_timeout, READ_BYTES) };
+        let (patience, bytes) = if is_idle {
+            (limits.downstream_idle, HEAD_READ_BYTES)
+        } else {
+            (limits.head_read_timeout, READ_BYTES)
+        };
         if is_idle {
             // An idle connection keeps no buffer.
             self.buffer = BytesMut::new();
@@ -122,12 +125,19 @@ mod tests {
             (b"CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", Some(Relay::Tunnel)),
             (b"GET http://b/ HTTP/1.1\r\nHost: b\r\n\r\n", Some(Relay::ProxyForm)),
             (b"OPTIONS * HTTP/1.1\r\nHost: b\r\n\r\n", Some(Relay::ProxyForm)),
-            (b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", Some(Relay::Tunnel)),
-            (b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\r\n", None),
+            (
+                b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+                Some(Relay::Tunnel),
+            ),
+            (
+                b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\r\n",
+                None,
+            ),
             (b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n", None),
             (b"GET / HTTP/1.0\r\n\r\n", Some(Relay::Malformed("no-host"))),
         ] {
-            let Parsed::Complete(request) = RequestHead::take(&mut BytesMut::from(bytes), &mut 0, 4096) else {
+            let Parsed::Complete(request) = RequestHead::take(&mut BytesMut::from(bytes), &mut 0, 4096)
+            else {
                 panic!()
             };
             assert_eq!(relay_of(&request), relay, "{:?}", String::from_utf8_lossy(bytes));

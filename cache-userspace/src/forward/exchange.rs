@@ -38,7 +38,16 @@ impl<'a> Exchange<'a> {
     pub fn new(upstream: Upstream, upload: Upload<'a>, head_bytes_max: usize) -> Self {
         let decoder = Decoder::of_response(Framing::Empty);
         let persists = true;
-        Self { upstream, upload, decoder, trailers: None, scanned: 0, head_bytes_max, is_half_closed: false, persists }
+        Self {
+            upstream,
+            upload,
+            decoder,
+            trailers: None,
+            scanned: 0,
+            head_bytes_max,
+            is_half_closed: false,
+            persists,
+        }
     }
 
     /// Sends the request and waits for the head of the final response; interim responses are passed to the client.
@@ -50,7 +59,12 @@ impl<'a> Exchange<'a> {
             let parsed = if self.upstream.buffer.is_empty() {
                 Parsed::Partial
             } else {
-                ResponseHead::take(&mut self.upstream.buffer, &mut self.scanned, self.head_bytes_max, &request.method)
+                ResponseHead::take(
+                    &mut self.upstream.buffer,
+                    &mut self.scanned,
+                    self.head_bytes_max,
+                    &request.method,
+                )
             };
             match parsed {
                 Parsed::Complete(head) if head.status == 101 => {

@@ -79,7 +79,13 @@ pub struct Upload<'a> {
 impl<'a> Upload<'a> {
     /// An upload that begins with `head`.
     pub fn new(body: RequestBody<'a>, head: Bytes) -> Self {
-        let mut upload = Self { body, queue: WriteQueue::default(), is_over: false, is_abandoned: false, has_taken_content: false };
+        let mut upload = Self {
+            body,
+            queue: WriteQueue::default(),
+            is_over: false,
+            is_abandoned: false,
+            has_taken_content: false,
+        };
         upload.queue.push(head);
         upload
     }

@@ -193,14 +193,22 @@ fn parse_chunk_line(line: &[u8], is_lenient: bool) -> Result<u64, BodyFault> {
         _ => return Err(BodyFault::Chunk),
     }
     // A control character in an extension is where readers begin to differ.
-    if extension.iter().any(|b| (*b < b' ' && *b != b'\t') || *b == 127) { Err(BodyFault::Chunk) } else { Ok(size) }
+    if extension.iter().any(|b| (*b < b' ' && *b != b'\t') || *b == 127) {
+        Err(BodyFault::Chunk)
+    } else {
+        Ok(size)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn decode_all(decoder: &mut Decoder, bytes: &[u8], cut: usize) -> Result<(Vec<u8>, Option<Fields>), BodyFault> {
+    fn decode_all(
+        decoder: &mut Decoder,
+        bytes: &[u8],
+        cut: usize,
+    ) -> Result<(Vec<u8>, Option<Fields>), BodyFault> {
         let (mut buffer, mut data, mut trailers) = (BytesMut::new(), Vec::new(), None);
         for part in bytes.chunks(cut) {
             buffer.extend_from_slice(part);

@@ -9,7 +9,8 @@ use super::fields::Fields;
 use super::head::{RequestHead, ResponseHead};
 
 /// Fields that describe one connection only, whatever `Connection` says (RFC 9110 §7.6.1).
-const HOP_BY_HOP: [&str; 6] = ["connection", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade"];
+const HOP_BY_HOP: [&str; 6] =
+    ["connection", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade"];
 
 /// Fields that no connection option can take away: without them the message would be another one.
 const NEVER_REMOVED: [&str; 3] = ["host", "content-length", "content-type"];
@@ -20,7 +21,8 @@ pub fn is_hop_by_hop(fields: &Fields, name: &[u8]) -> bool {
     if HOP_BY_HOP.iter().any(|known| is(&known)) {
         return true;
     }
-    fields.tokens("connection").any(|option| option.eq_ignore_ascii_case(name)) && !NEVER_REMOVED.iter().any(|known| is(&known))
+    fields.tokens("connection").any(|option| option.eq_ignore_ascii_case(name))
+        && !NEVER_REMOVED.iter().any(|known| is(&known))
 }
 
 /// Appends one field line.
@@ -110,7 +112,10 @@ pub fn chunk_start(size: usize) -> Bytes {
 pub fn chunked_end(trailers: Option<&Fields>) -> Bytes {
     let mut out = BytesMut::from(&b"0\r\n"[..]);
     for (name, value) in trailers.iter().flat_map(|fields| fields.iter()) {
-        if !["transfer-encoding", "content-length", "host", "connection"].iter().any(|n| name.eq_ignore_ascii_case(n.as_bytes())) {
+        if !["transfer-encoding", "content-length", "host", "connection"]
+            .iter()
+            .any(|n| name.eq_ignore_ascii_case(n.as_bytes()))
+        {
             field(&mut out, name, value);
         }
     }
@@ -124,7 +129,9 @@ mod tests {
     use crate::http1::head::Parsed;
 
     fn forwarded(bytes: &[u8]) -> String {
-        let Parsed::Complete(head) = RequestHead::take(&mut BytesMut::from(bytes), &mut 0, 4096) else { panic!() };
+        let Parsed::Complete(head) = RequestHead::take(&mut BytesMut::from(bytes), &mut 0, 4096) else {
+            panic!()
+        };
         let mut out = BytesMut::new();
         request_head(&head, &mut out);
         String::from_utf8(out.to_vec()).unwrap()
@@ -140,7 +147,9 @@ mod tests {
 
     #[test]
     fn a_connection_option_cannot_take_the_host_away() {
-        let sent = forwarded(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nConnection: host, content-length\r\n\r\n");
+        let sent = forwarded(
+            b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nConnection: host, content-length\r\n\r\n",
+        );
         assert_eq!(sent, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n");
     }
 
@@ -154,7 +163,8 @@ mod tests {
 
     #[test]
     fn trailers_are_asked_for_where_the_client_asked() {
-        let sent = forwarded(b"GET / HTTP/1.1\r\nHost: a\r\nTE: trailers, gzip;q=0.5\r\nConnection: TE\r\n\r\n");
+        let sent =
+            forwarded(b"GET / HTTP/1.1\r\nHost: a\r\nTE: trailers, gzip;q=0.5\r\nConnection: TE\r\n\r\n");
         assert_eq!(sent, "GET / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: TE\r\n\r\n");
     }
 }

@@ -136,13 +136,18 @@ impl RequestHead {
         }
         let mut lines = [const { std::mem::MaybeUninit::uninit() }; FIELD_LINES_MAX];
         let mut request = httparse::Request::new(&mut []);
-        match httparse::ParserConfig::default().parse_request_with_uninit_headers(&mut request, raw, &mut lines) {
+        match httparse::ParserConfig::default().parse_request_with_uninit_headers(
+            &mut request,
+            raw,
+            &mut lines,
+        ) {
             Ok(httparse::Status::Complete(_)) => {}
             Ok(httparse::Status::Partial) => return Parsed::Malformed("head"),
             Err(httparse::Error::TooManyHeaders) => return Parsed::Malformed("too-many-fields"),
             Err(_) => return Parsed::Malformed("head"),
         }
-        let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
+        let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version)
+        else {
             return Parsed::Malformed("request-line");
         };
         let version = if version == 0 { Version::Http10 } else { Version::Http11 };
@@ -176,7 +181,12 @@ impl ResponseHead {
     /// Parses the response head at the front of `buffer` and takes it out when it is complete.
     ///
     /// `request_method` decides whether there is content (RFC 9112 §6.3). Faults as for `RequestHead::take`.
-    pub fn take(buffer: &mut BytesMut, scanned: &mut usize, bytes_max: usize, request_method: &[u8]) -> Parsed<Self> {
+    pub fn take(
+        buffer: &mut BytesMut,
+        scanned: &mut usize,
+        bytes_max: usize,
+        request_method: &[u8],
+    ) -> Parsed<Self> {
         let raw = match take_head(buffer, scanned, bytes_max) {
             Parsed::Complete(raw) => raw,
             Parsed::Partial => return Parsed::Partial,
@@ -196,7 +206,11 @@ impl ResponseHead {
         }
         let mut lines = [const { std::mem::MaybeUninit::uninit() }; FIELD_LINES_MAX];
         let mut response = httparse::Response::new(&mut []);
-        match httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut response, raw, &mut lines) {
+        match httparse::ParserConfig::default().parse_response_with_uninit_headers(
+            &mut response,
+            raw,
+            &mut lines,
+        ) {
             Ok(httparse::Status::Complete(_)) => {}
             _ => return Parsed::Malformed("head"),
         }
@@ -251,7 +265,11 @@ fn content_length(fields: &Fields) -> Parsed<Option<u64>> {
         return Parsed::Ambiguous("content-length");
     }
     for other in lines {
-        return if other == first { Parsed::Malformed("repeated-content-length") } else { Parsed::Ambiguous("two-lengths") };
+        return if other == first {
+            Parsed::Malformed("repeated-content-length")
+        } else {
+            Parsed::Ambiguous("two-lengths")
+        };
     }
     let length = first.iter().fold(0_u64, |sum, digit| sum * 10 + u64::from(digit - b'0'));
     Parsed::Complete(Some(length))
@@ -288,7 +306,12 @@ fn ends_in_one_chunked(fields: &Fields) -> bool {
         && fields.tokens("transfer-encoding").last().is_some_and(chunked)
 }
 
-fn response_framing(fields: &Fields, version: Version, status: u16, request_method: &[u8]) -> Parsed<Framing> {
+fn response_framing(
+    fields: &Fields,
+    version: Version,
+    status: u16,
+    request_method: &[u8],
+) -> Parsed<Framing> {
     // RFC 9112 §6.3, rule 1: never content, whatever the fields say.
     if request_method == b"HEAD" || status < 200 || status == 204 || status == 304 {
         return Parsed::Complete(Framing::Empty);

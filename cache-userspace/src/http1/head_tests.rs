@@ -12,8 +12,14 @@ fn response(bytes: &[u8], method: &[u8]) -> Parsed<ResponseHead> {
 
 #[test]
 fn a_request_keeps_its_spelling_and_order() {
-    let Parsed::Complete(head) = request(b"GET /a?b HTTP/1.1\r\nhOsT: x\r\nA: 1\r\nB:  2 \r\na: 3\r\n\r\n") else { panic!() };
-    assert_eq!((&head.method[..], &head.target[..], head.version), (&b"GET"[..], &b"/a?b"[..], Version::Http11));
+    let Parsed::Complete(head) = request(b"GET /a?b HTTP/1.1\r\nhOsT: x\r\nA: 1\r\nB:  2 \r\na: 3\r\n\r\n")
+    else {
+        panic!()
+    };
+    assert_eq!(
+        (&head.method[..], &head.target[..], head.version),
+        (&b"GET"[..], &b"/a?b"[..], Version::Http11)
+    );
     let lines: Vec<_> = head.fields.iter().collect();
     assert_eq!(lines, [(&b"hOsT"[..], &b"x"[..]), (b"A", b"1"), (b"B", b"2"), (b"a", b"3")]);
 }
@@ -26,16 +32,26 @@ fn ambiguous_requests_are_refused() {
         (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\n", "content-length"),
         (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x5\r\n\r\n", "content-length"),
         (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\n", "content-length"),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", "length-and-coding"),
+        (
+            b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "length-and-coding",
+        ),
         (b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", "length-and-coding"),
         (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n", "transfer-coding"),
         (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, gzip\r\n\r\n", "transfer-coding"),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", "transfer-coding"),
+        (
+            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "transfer-coding",
+        ),
         (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "two-hosts"),
         (b"GET / HTTP/1.1\r\nHost: a\0b\r\n\r\n", "nul"),
         (b"GET / HTTP/1.1\r\nHost : a\r\n\r\n", "space-before-colon"),
     ] {
-        assert!(matches!(request(bytes), Parsed::Ambiguous(w) if w == why), "{:?}", String::from_utf8_lossy(bytes));
+        assert!(
+            matches!(request(bytes), Parsed::Ambiguous(w) if w == why),
+            "{:?}",
+            String::from_utf8_lossy(bytes)
+        );
     }
 }
 
@@ -46,7 +62,10 @@ fn odd_requests_are_told_apart_and_keep_their_bytes() {
         (b"GET / HTTP/1.1\r\nHost: a\r\nX: 1\r\n 2\r\n\r\n", "obs-fold"),
         (b"GET / HTTP/1.1\r\n Host: a\r\n\r\n", "obs-fold"),
         (b"GET / HTTP/1.1\r\nHost: a\r\nno colon\r\n\r\n", "head"),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n", "repeated-content-length"),
+        (
+            b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n",
+            "repeated-content-length",
+        ),
         (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", "transfer-coding"),
     ] {
         let mut buffer = BytesMut::from(bytes);
@@ -97,7 +116,10 @@ fn persistence_follows_version_and_options() {
         ("X: y", "1.0", false),
         ("Connection: Keep-Alive", "1.0", true),
     ] {
-        let Parsed::Complete(head) = request(format!("GET / HTTP/{version}\r\n{line}\r\n\r\n").as_bytes()) else { panic!() };
+        let Parsed::Complete(head) = request(format!("GET / HTTP/{version}\r\n{line}\r\n\r\n").as_bytes())
+        else {
+            panic!()
+        };
         assert_eq!(head.wants_persistence(), persists, "{line} {version}");
     }
 }

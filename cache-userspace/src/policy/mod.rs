@@ -30,7 +30,8 @@ pub use storing::{Stored, store};
 use crate::http1::Fields;
 
 /// How far the cache goes where the RFC lets it choose.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Profile {
     /// Stricter than the RFC wherever applications are known to be careless: the default.
     #[default]

@@ -113,7 +113,8 @@ impl Kernel {
             original_dst: hash_map(&mut ebpf, "ORIGINAL_DST")?,
             pending_begun: hash_map(&mut ebpf, "PENDING_BEGUN")?,
             pending_taken: hash_map(&mut ebpf, "PENDING_TAKEN")?,
-            counts: PerCpuArray::try_from(counts).map_err(|source| KernelError::Map { map: "COUNTS", source })?,
+            counts: PerCpuArray::try_from(counts)
+                .map_err(|source| KernelError::Map { map: "COUNTS", source })?,
             programs: Mutex::new(ebpf),
         };
         insert(&kernel.pending_begun, "PENDING_BEGUN", &0, &0)?;
@@ -188,14 +189,22 @@ impl Kernel {
     /// # Errors
     /// None that a valid handle could cause.
     pub fn beat(&self, now_ns: u64) -> Result<(), KernelError> {
-        lock(&self.heartbeat).set(0, now_ns, 0).map_err(|source| KernelError::Map { map: "HEARTBEAT", source })
+        lock(&self.heartbeat)
+            .set(0, now_ns, 0)
+            .map_err(|source| KernelError::Map { map: "HEARTBEAT", source })
     }
 
     /// Leaves a destination alone for one workload until a time of `CLOCK_BOOTTIME`, nanoseconds.
     ///
     /// # Errors
     /// None: a full map forgets its least recently used entry.
-    pub fn bypass_until(&self, workload: u64, ip: IpAddr, port: u16, until_ns: u64) -> Result<(), KernelError> {
+    pub fn bypass_until(
+        &self,
+        workload: u64,
+        ip: IpAddr,
+        port: u16,
+        until_ns: u64,
+    ) -> Result<(), KernelError> {
         let key = BypassKey { workload, ip: words(ip), port: u32::from(port), reserved: 0 };
         insert(&self.bypass, "BYPASS", &key, &until_ns)
     }
@@ -234,7 +243,12 @@ impl Kernel {
     }
 }
 
-fn insert<K: aya::Pod, V: aya::Pod>(map: &Map<K, V>, name: &'static str, key: &K, value: &V) -> Result<(), KernelError> {
+fn insert<K: aya::Pod, V: aya::Pod>(
+    map: &Map<K, V>,
+    name: &'static str,
+    key: &K,
+    value: &V,
+) -> Result<(), KernelError> {
     lock(map).insert(key, value, 0).map_err(|source| KernelError::Map { map: name, source })
 }
 
@@ -280,6 +294,9 @@ mod tests {
             let address: IpAddr = text.parse().unwrap();
             assert_eq!(ip(words(address)), address);
         }
-        assert_eq!(words("10.1.2.3".parse().unwrap()), cache_common::connection::mapped(u32::from_ne_bytes([10, 1, 2, 3])));
+        assert_eq!(
+            words("10.1.2.3".parse().unwrap()),
+            cache_common::connection::mapped(u32::from_ne_bytes([10, 1, 2, 3]))
+        );
     }
 }

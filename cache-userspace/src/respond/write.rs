@@ -78,14 +78,16 @@ pub async fn forwarded(
 ) -> Result<Sent, SendError> {
     let Forwarded { head, mut exchange, status, mut recording } = response;
     let is_close_delimited = |framing| framing == Framing::UntilClose;
-    let until_close = is_close_delimited(head.framing) || (head.framing == Framing::Chunked && request.version == crate::http1::Version::Http10);
+    let until_close = is_close_delimited(head.framing)
+        || (head.framing == Framing::Chunked && request.version == crate::http1::Version::Http10);
     let persistence = if until_close { Persistence::Closes } else { persistence };
     let mut out = BytesMut::with_capacity(head.raw.len() + 128);
     let framing = forwarded_head(&head, request, status, persistence, &mut out);
     let mut queue = WriteQueue::default();
     queue.push(out.freeze());
     let broken = |error: ForwardError| SendError::Upstream {
-        needs_reset: is_reset(&error) || (framing == Framing::UntilClose && head.framing != Framing::UntilClose),
+        needs_reset: is_reset(&error)
+            || (framing == Framing::UntilClose && head.framing != Framing::UntilClose),
         error,
     };
     loop {

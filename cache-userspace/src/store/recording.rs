@@ -31,7 +31,12 @@ impl Recording {
     ///
     /// # Errors
     /// `too-large` or `store-full`.
-    pub fn begin(store: &Store, place: Place, stored: Stored, expected_bytes: Option<u64>) -> Result<Self, Reason> {
+    pub fn begin(
+        store: &Store,
+        place: Place,
+        stored: Stored,
+        expected_bytes: Option<u64>,
+    ) -> Result<Self, Reason> {
         let fill = store.fill(expected_bytes)?;
         let Place { key, resource, begun } = place;
         Ok(Self { store: store.clone(), fill, stored, key, resource, begun })

@@ -132,7 +132,7 @@ impl Path {
             Exchange::new(upstream, Upload::new(body, head.clone()), self.limits.head_bytes_max);
         let answer = self.answer(&mut exchange, request, connection, may_repeat, &head).await?;
         let received_at = clock::now();
-        let Answer::Head(head) = answer else { return Ok(Response::Opaque(exchange)) };
+        let Answer::Head(head) = answer else { return Ok(Response::Opaque(Box::new(exchange))) };
         if policy::invalidates(&request.method, head.status) {
             // RFC 9111 §4.4: before the client learns that the write happened.
             self.store.invalidate(&resource(request, connection));

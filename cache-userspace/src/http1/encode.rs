@@ -18,11 +18,11 @@ const NEVER_REMOVED: [&str; 3] = ["host", "content-length", "content-type"];
 /// Whether a field line belongs to this hop only.
 pub fn is_hop_by_hop(fields: &Fields, name: &[u8]) -> bool {
     let is = |known: &&str| name.eq_ignore_ascii_case(known.as_bytes());
-    if HOP_BY_HOP.iter().any(|known| is(&known)) {
+    if HOP_BY_HOP.iter().any(is) {
         return true;
     }
     fields.tokens("connection").any(|option| option.eq_ignore_ascii_case(name))
-        && !NEVER_REMOVED.iter().any(|known| is(&known))
+        && !NEVER_REMOVED.iter().any(is)
 }
 
 /// Appends one field line.

@@ -264,12 +264,10 @@ fn content_length(fields: &Fields) -> Parsed<Option<u64>> {
     if first.is_empty() || first.len() > 19 || !first.iter().all(u8::is_ascii_digit) {
         return Parsed::Ambiguous("content-length");
     }
-    for other in lines {
-        return if other == first {
-            Parsed::Malformed("repeated-content-length")
-        } else {
-            Parsed::Ambiguous("two-lengths")
-        };
+    match lines.map(|other| other == first).reduce(|all, same| all && same) {
+        None => {}
+        Some(true) => return Parsed::Malformed("repeated-content-length"),
+        Some(false) => return Parsed::Ambiguous("two-lengths"),
     }
     let length = first.iter().fold(0_u64, |sum, digit| sum * 10 + u64::from(digit - b'0'));
     Parsed::Complete(Some(length))

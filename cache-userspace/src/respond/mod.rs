@@ -29,7 +29,7 @@ pub enum Response<'a> {
     /// The origin's answer, still coming.
     Forwarded(Box<Forwarded<'a>>),
     /// Upstream speaks something else: both sides are relayed from here on.
-    Opaque(Exchange<'a>),
+    Opaque(Box<Exchange<'a>>),
 }
 
 /// The origin's answer.

@@ -44,7 +44,7 @@ fn an_empty_configuration_is_the_default() {
     assert_eq!(Config::parse("").unwrap(), Config::default());
     assert_eq!(Config::parse("# nothing\n").unwrap(), Config::default());
     assert_eq!(Config::default().excluded_uids, [1337, 2102]);
-    assert_eq!(Config::default().store_bytes.to_string(), "64MiB");
+    assert_eq!(Config::default().store_bytes.to_string(), "256MiB");
 }
 
 #[test]

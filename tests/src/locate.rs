@@ -5,7 +5,7 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 /// The `sidestep` binary: `SIDESTEP_BIN`, else `release/sidestep` of the target directory of this test.
 pub fn sidestep() -> Result<PathBuf> {
@@ -39,6 +39,17 @@ pub fn on_path(name: &str) -> Option<PathBuf> {
         .chain(["/usr/sbin".into(), "/sbin".into()])
         .map(|dir| dir.join(name))
         .find(|file| file.is_file())
+}
+
+/// The program, or nothing where the test may do without it, having said so.
+///
+/// Where `SIDESTEP_TOOLS` is set somebody has set the machine up, and a missing program is an error.
+pub fn needed(name: &str, found: Option<PathBuf>) -> Result<Option<PathBuf>> {
+    if found.is_none() {
+        ensure!(env::var_os("SIDESTEP_TOOLS").is_none(), "{name} is not installed");
+        println!("skipped: {name} is not installed");
+    }
+    Ok(found)
 }
 
 fn beside_test(name: &str) -> Result<PathBuf> {

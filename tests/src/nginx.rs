@@ -21,7 +21,7 @@ pub struct Nginx {
 impl Nginx {
     /// Serves `files` (name, content), fresh for an hour; nothing where nginx is not installed.
     pub fn serving(files: &[(&str, Vec<u8>)]) -> Result<Option<Self>> {
-        let Some(program) = locate::on_path("nginx") else { return Ok(None) };
+        let Some(program) = locate::needed("nginx", locate::on_path("nginx"))? else { return Ok(None) };
         let (scratch, port) = (Scratch::new()?, port::unused()?);
         let root = scratch.file("root");
         fs::create_dir(&root)?;

@@ -1,6 +1,7 @@
 //! A child process in a process group of its own, with its output kept and everything of it gone at the end.
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -15,7 +16,7 @@ use nix::unistd::Pid;
 use crate::wait;
 
 /// What a process wrote and how it ended.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Output {
     /// How it ended.
     pub status: ExitStatus,
@@ -23,6 +24,12 @@ pub struct Output {
     pub stdout: Vec<u8>,
     /// Its standard error.
     pub stderr: Vec<u8>,
+}
+
+impl fmt::Debug for Output {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}, output {:?}, errors {:?}", self.status, self.text(), self.errors())
+    }
 }
 
 impl Output {

@@ -1,5 +1,7 @@
 //! A response as a client received it, with how it ended.
 
+use std::fmt;
+
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
@@ -7,7 +9,7 @@ use crate::hex;
 use crate::wire::Head;
 
 /// What the client got for one request.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Response {
     pub(crate) head: Head,
     pub(crate) interim: Vec<String>,
@@ -17,6 +19,14 @@ pub struct Response {
     pub(crate) framing: String,
     pub(crate) trailers: String,
     pub(crate) end: String,
+}
+
+impl fmt::Debug for Response {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown: String = self.text().chars().take(200).collect();
+        let (head, end, length) = (&self.head, &self.end, self.length);
+        write!(out, "{end}: {:?} {head:?} {length} bytes {shown:?} {:?}", self.interim, self.trailers)
+    }
 }
 
 impl Response {

@@ -1,5 +1,7 @@
 //! The figures that Sidestep gives about a run, from `--summary-json` or the admin socket.
 
+use std::fmt;
+
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
@@ -10,8 +12,14 @@ const OUTCOMES: [&str; 7] = ["hits", "stale", "revalidated", "collapsed", "misse
 const FORWARDED: [&str; 3] = ["misses", "revalidated", "uncacheable"];
 
 /// Figures by name.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Summary(Value);
+
+impl fmt::Debug for Summary {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, out)
+    }
+}
 
 impl Summary {
     /// Takes the JSON object of the figures.

@@ -44,7 +44,7 @@ impl From<io::Error> for End {
 }
 
 /// The head of a message: its raw bytes, start line and field lines in order.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Head {
     raw: Vec<u8>,
     start: String,
@@ -127,6 +127,12 @@ impl Head {
             Some(length) => Framing::Length(length),
             None => Framing::UntilClose,
         }
+    }
+}
+
+impl fmt::Debug for Head {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:?}", self.text())
     }
 }
 

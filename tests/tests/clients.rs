@@ -3,7 +3,6 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -66,23 +65,15 @@ fn client(words: impl IntoIterator<Item = OsString>) -> Result<()> {
     Ok(())
 }
 
-/// A program of the tools or of the system; says why the test does nothing where it is missing.
-fn installed(name: &str, found: Option<PathBuf>) -> Option<OsString> {
-    if found.is_none() {
-        println!("skipped: {name} is not installed");
-    }
-    found.map(PathBuf::into_os_string)
-}
-
 #[test]
 #[ignore = "needs root, cgroup2 and bpf"]
 fn curl_gets_the_right_bytes() -> Result<()> {
-    let Some(curl) = installed("curl", locate::on_path("curl")) else { return Ok(()) };
+    let Some(curl) = locate::needed("curl", locate::on_path("curl"))? else { return Ok(()) };
     let origin = Origin::http(answer)?;
     let paths = ["/fresh", "/chunked", "/private", "/validated"];
     let urls = (0..ROUNDS).flat_map(|_| paths).map(|path| OsString::from(format!("{}{path}", origin.url())));
 
-    let outcome = Exec::port(origin.port())?.run([curl, "-sS".into()].into_iter().chain(urls))?;
+    let outcome = Exec::port(origin.port())?.run([curl.into(), "-sS".into()].into_iter().chain(urls))?;
 
     let expected: String = (0..ROUNDS).flat_map(|_| paths).map(|path| path.repeat(500)).collect();
     ensure!(outcome.output.text() == expected, "other bytes: {}", outcome.output.errors());
@@ -92,7 +83,7 @@ fn curl_gets_the_right_bytes() -> Result<()> {
 #[test]
 #[ignore = "needs root, cgroup2 and bpf"]
 fn curl_run_twice_is_answered_from_memory_the_second_time() -> Result<()> {
-    let Some(_) = installed("curl", locate::on_path("curl")) else { return Ok(()) };
+    let Some(_) = locate::needed("curl", locate::on_path("curl"))? else { return Ok(()) };
     let origin = Origin::http(answer)?;
     let script = format!("curl -sSi {0}/fresh && curl -sSi {0}/fresh", origin.url());
 
@@ -108,28 +99,28 @@ fn curl_run_twice_is_answered_from_memory_the_second_time() -> Result<()> {
 #[test]
 #[ignore = "needs root, cgroup2 and bpf"]
 fn python_urllib_gets_the_right_bytes() -> Result<()> {
-    let Some(python) = installed("python3", locate::on_path("python3")) else { return Ok(()) };
-    client([python, locate::fixture("urllib_client.py").into()])
+    let Some(python) = locate::needed("python3", locate::on_path("python3"))? else { return Ok(()) };
+    client([python.into(), locate::fixture("urllib_client.py").into()])
 }
 
 #[test]
 #[ignore = "needs root, cgroup2 and bpf"]
 fn python_aiohttp_gets_the_right_bytes() -> Result<()> {
-    let Some(python) = installed("the tools' python", locate::tool("python")) else { return Ok(()) };
-    client([python, locate::fixture("aiohttp_client.py").into()])
+    let Some(python) = locate::needed("the tools' python", locate::tool("python"))? else { return Ok(()) };
+    client([python.into(), locate::fixture("aiohttp_client.py").into()])
 }
 
 #[test]
 #[ignore = "needs root, cgroup2 and bpf"]
 fn node_fetch_gets_the_right_bytes() -> Result<()> {
-    let Some(node) = installed("node", locate::on_path("node")) else { return Ok(()) };
-    client([node, locate::fixture("fetch_client.mjs").into()])
+    let Some(node) = locate::needed("node", locate::on_path("node"))? else { return Ok(()) };
+    client([node.into(), locate::fixture("fetch_client.mjs").into()])
 }
 
 #[test]
 #[ignore = "needs root, cgroup2 and bpf"]
 fn go_net_http_gets_the_right_bytes() -> Result<()> {
-    let Some(go) = installed("go", locate::tool("go").or_else(|| locate::on_path("go"))) else {
+    let Some(go) = locate::needed("go", locate::tool("go").or_else(|| locate::on_path("go")))? else {
         return Ok(());
     };
     let scratch = Scratch::new()?;
@@ -148,14 +139,14 @@ fn go_net_http_gets_the_right_bytes() -> Result<()> {
 #[test]
 #[ignore = "needs root, cgroup2 and bpf"]
 fn java_http_client_with_its_defaults_gets_hits() -> Result<()> {
-    let Some(java) = installed("java", locate::on_path("java")) else { return Ok(()) };
-    client([java, "-XX:TieredStopAtLevel=1".into(), locate::fixture("Client.java").into()])
+    let Some(java) = locate::needed("java", locate::on_path("java"))? else { return Ok(()) };
+    client([java.into(), "-XX:TieredStopAtLevel=1".into(), locate::fixture("Client.java").into()])
 }
 
 fn wrk(seconds: u64, url: &str, port: u16) -> Result<Option<(Outcome, u64)>> {
-    let Some(wrk) = installed("wrk", locate::on_path("wrk")) else { return Ok(None) };
+    let Some(wrk) = locate::needed("wrk", locate::on_path("wrk"))? else { return Ok(None) };
     let mut words: Vec<OsString> =
-        vec![wrk, "-t2".into(), "-c64".into(), format!("-d{seconds}s").into(), "-s".into()];
+        vec![wrk.into(), "-t2".into(), "-c64".into(), format!("-d{seconds}s").into(), "-s".into()];
     words.extend([locate::fixture("check_body.lua").into(), url.into()]);
     let outcome = Exec::port(port)?.run(words)?;
     let text = outcome.output.text();
@@ -170,10 +161,7 @@ fn wrk(seconds: u64, url: &str, port: u16) -> Result<Option<(Outcome, u64)>> {
 #[ignore = "needs root, cgroup2 and bpf"]
 fn wrk_with_64_connections_gets_right_bytes_and_the_figures_agree_with_nginx() -> Result<()> {
     let body = "/fresh".repeat(500).into_bytes();
-    let Some(nginx) = Nginx::serving(&[("fresh", body)])? else {
-        println!("skipped: nginx is not installed");
-        return Ok(());
-    };
+    let Some(nginx) = Nginx::serving(&[("fresh", body)])? else { return Ok(()) };
     let url = format!("http://127.0.0.1:{}/fresh", nginx.port());
 
     let Some((outcome, requests)) = wrk(2, &url, nginx.port())? else { return Ok(()) };
@@ -212,12 +200,9 @@ fn wrk_with_64_connections_works_where_nothing_may_be_stored() -> Result<()> {
 #[test]
 #[ignore = "needs root, cgroup2 and bpf"]
 fn a_large_file_of_nginx_is_the_same_from_the_origin_and_from_the_store() -> Result<()> {
-    let Some(_) = installed("curl", locate::on_path("curl")) else { return Ok(()) };
+    let Some(_) = locate::needed("curl", locate::on_path("curl"))? else { return Ok(()) };
     let body = harness::pattern::bytes(5_000_000);
-    let Some(nginx) = Nginx::serving(&[("large", body.clone())])? else {
-        println!("skipped: nginx is not installed");
-        return Ok(());
-    };
+    let Some(nginx) = Nginx::serving(&[("large", body.clone())])? else { return Ok(()) };
     let scratch = Scratch::new()?;
     let (first, second) = (scratch.file("first"), scratch.file("second"));
     let url = format!("http://127.0.0.1:{}/large", nginx.port());

@@ -98,10 +98,7 @@ fn a_server_that_speaks_first_is_heard_and_then_left_alone() -> Result<()> {
 #[test]
 #[ignore = "needs root, cgroup2 and bpf"]
 fn a_real_tls_session_works() -> Result<()> {
-    let (Some(openssl), Some(_)) = (locate::on_path("openssl"), locate::on_path("curl")) else {
-        println!("skipped: openssl or curl is not installed");
-        return Ok(());
-    };
+    let Some(openssl) = locate::needed("openssl", locate::on_path("openssl"))? else { return Ok(()) };
     let scratch = Scratch::new()?;
     let (key, cert) = (scratch.file("key.pem"), scratch.file("cert.pem"));
     let mut make = Command::new(&openssl);
@@ -138,10 +135,7 @@ fn a_real_tls_session_works() -> Result<()> {
 
 /// A real HTTP/2 origin, and its port.
 fn h2c_server() -> Result<Option<(Process, u16)>> {
-    let Some(node) = locate::on_path("node") else {
-        println!("skipped: node is not installed");
-        return Ok(None);
-    };
+    let Some(node) = locate::needed("node", locate::on_path("node"))? else { return Ok(None) };
     let server = Process::start(Command::new(node).arg(locate::fixture("h2c_server.mjs")))?;
     let port = server.line(PATIENCE)?.parse()?;
     Ok(Some((server, port)))
@@ -388,10 +382,7 @@ fn ssh_keyscan_like_exchanges_where_both_speak_at_once_work() -> Result<()> {
 #[test]
 #[ignore = "needs root, cgroup2 and bpf"]
 fn a_file_copied_by_netcat_s_manner_arrives_whole() -> Result<()> {
-    let Some(_) = locate::on_path("python3") else {
-        println!("skipped: python3 is not installed");
-        return Ok(());
-    };
+    let Some(_) = locate::needed("python3", locate::on_path("python3"))? else { return Ok(()) };
     let origin = Origin::raw(|talk| talk.drain())?;
     let scratch = Scratch::new()?;
     let content = harness::pattern::bytes(3_000_000);

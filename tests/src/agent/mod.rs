@@ -6,7 +6,7 @@
 pub mod serve;
 
 use std::cell::RefCell;
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::io::Write;
 use std::net::SocketAddr;
 use std::process::ChildStdin;
@@ -29,12 +29,19 @@ pub struct Agent {
 }
 
 /// What came back when bytes were read without regard to HTTP.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Received {
     /// The bytes.
     pub bytes: Vec<u8>,
     /// `open`, `eof`, `reset`, `timeout`, or `broken: …`.
     pub end: String,
+}
+
+impl fmt::Debug for Received {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown: Vec<u8> = self.bytes.iter().copied().take(400).collect();
+        write!(out, "{}: {} bytes \"{}\"", self.end, self.bytes.len(), shown.escape_ascii())
+    }
 }
 
 impl Agent {

@@ -7,6 +7,7 @@ mod answer;
 mod gate;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
@@ -27,7 +28,7 @@ use crate::wire::{End, Framing, Head, Reader};
 const BODY_KEPT: usize = 1024 * 1024;
 
 /// A request as it reached the origin.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Request {
     connection: u64,
     peer: SocketAddr,
@@ -38,6 +39,14 @@ pub struct Request {
     pattern: bool,
     trailers: String,
     end: Option<End>,
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown: Vec<u8> = self.body.iter().copied().take(200).collect();
+        write!(out, "{:?} from {} {} bytes ", self.head, self.peer, self.length)?;
+        write!(out, "\"{}\" {:?} {:?}", shown.escape_ascii(), self.trailers, self.end)
+    }
 }
 
 impl Request {
@@ -304,8 +313,7 @@ fn serve(
         let request = receive(&mut reader, connection, peer, head);
         let answer = answer(&request);
         let (method, broken) = (request.method().to_owned(), request.end.is_some());
-        let asked_to_close =
-            request.field("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
+        let close = !keeps_alive(&request);
         lock(&log.requests).push(request);
         if broken {
             return Ok(());
@@ -314,11 +322,17 @@ fn serve(
             log.sent.fetch_add(bytes, Ordering::SeqCst);
         })?;
         match answer.after() {
-            After::KeepAlive if !asked_to_close => {}
+            After::KeepAlive if !close => {}
             After::KeepAlive | After::Close => return Ok(()),
             After::Echo => return echo(&mut reader, out),
         }
     }
+}
+
+/// Whether the client awaits a further answer on the connection (RFC 9112 §9.3).
+fn keeps_alive(request: &Request) -> bool {
+    let option = request.field("connection").unwrap_or_default().to_ascii_lowercase();
+    option != "close" && (request.head.word(2) != "HTTP/1.0" || option == "keep-alive")
 }
 
 fn receive(reader: &mut Reader<&TcpStream>, connection: u64, peer: SocketAddr, head: Head) -> Request {

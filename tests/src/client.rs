@@ -1,0 +1,131 @@
+//! One TCP connection of a client that sends exact bytes and reports exactly what comes back.
+//!
+//! It runs inside the probe, that is, in the cgroup whose connections are cached.
+
+use std::io::{self, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
+
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage, sockopt};
+
+use crate::pattern::{self, Verifier};
+use crate::response::Response;
+use crate::wire::{End, Reader};
+
+const BODY_KEPT: usize = 1024 * 1024;
+
+/// An open connection.
+#[derive(Debug)]
+pub struct Connection {
+    reader: Reader<TcpStream>,
+}
+
+impl Connection {
+    /// Connects, through a network device by name where one is given.
+    pub fn open(addr: SocketAddr, device: Option<&str>, timeout: Duration) -> io::Result<Self> {
+        let stream = match device {
+            None => TcpStream::connect_timeout(&addr, timeout)?,
+            Some(device) => connect_bound(addr, device, timeout)?,
+        };
+        stream.set_nodelay(true)?;
+        stream.set_write_timeout(Some(Duration::from_secs(30)))?;
+        Ok(Self { reader: Reader::new(stream) })
+    }
+
+    fn stream(&self) -> &TcpStream {
+        self.reader.inner()
+    }
+
+    /// What getpeername and getsockname say.
+    pub fn names(&self) -> io::Result<(SocketAddr, SocketAddr)> {
+        Ok((self.stream().peer_addr()?, self.stream().local_addr()?))
+    }
+
+    /// Sends the bytes, in pieces of `piece` bytes each in a segment of its own where given.
+    pub fn send(&self, bytes: &[u8], piece: Option<usize>) -> io::Result<()> {
+        let mut stream = self.stream();
+        match piece {
+            None => stream.write_all(bytes),
+            Some(piece) => bytes.chunks(piece.max(1)).try_for_each(|part| stream.write_all(part)),
+        }
+    }
+
+    /// Sends `length` bytes of [`crate::pattern`], as chunks of `chunk` bytes and the last chunk where given.
+    pub fn send_pattern(&self, length: u64, chunk: Option<usize>) -> io::Result<()> {
+        let mut stream = self.stream();
+        pattern::write_to(&mut stream, length, chunk, |_| {})?;
+        if chunk.is_some() { stream.write_all(b"0\r\n\r\n") } else { Ok(()) }
+    }
+
+    /// Reads the response to a request of `method`, with the interim ones before it.
+    pub fn response(&mut self, method: &str, timeout: Duration) -> Response {
+        let mut response = Response::default();
+        let _ = self.stream().set_read_timeout(Some(timeout));
+        response.end = match self.read_into(&mut response, method) {
+            Ok(()) => "complete".to_owned(),
+            Err(end) => end.to_string(),
+        };
+        response
+    }
+
+    fn read_into(&mut self, response: &mut Response, method: &str) -> Result<(), End> {
+        loop {
+            let head = self.reader.head()?;
+            if head.word(1).starts_with('1') && head.word(1) != "101" {
+                response.interim.push(head.text());
+                continue;
+            }
+            let framing = head.response_framing(method);
+            framing.word().clone_into(&mut response.framing);
+            response.head = head;
+            let mut verifier = Verifier::default();
+            let body = &mut response.body;
+            let trailers = self.reader.body(framing, &mut |bytes| {
+                verifier.feed(bytes);
+                let room = BODY_KEPT.saturating_sub(body.len());
+                body.extend_from_slice(&bytes[..bytes.len().min(room)]);
+            });
+            response.length = verifier.length();
+            response.first_wrong = verifier.first_wrong();
+            response.trailers = String::from_utf8_lossy(&trailers?).into_owned();
+            return Ok(());
+        }
+    }
+
+    /// Reads exactly `n` bytes; where fewer come, those are lost and the reason is the error.
+    pub fn exact(&mut self, n: usize, timeout: Duration) -> Result<Vec<u8>, End> {
+        self.stream().set_read_timeout(Some(timeout))?;
+        self.reader.exact(n)
+    }
+
+    /// Everything until the peer closes, resets or is silent for `timeout`, and which of these it was.
+    pub fn rest(&mut self, timeout: Duration) -> (Vec<u8>, End) {
+        match self.stream().set_read_timeout(Some(timeout)) {
+            Ok(()) => self.reader.rest(),
+            Err(error) => (Vec::new(), error.into()),
+        }
+    }
+
+    /// Closes the sending side only.
+    pub fn finish_sending(&self) -> io::Result<()> {
+        self.stream().shutdown(Shutdown::Write)
+    }
+
+    /// Closes with a reset instead of an orderly end.
+    pub fn reset(self) -> io::Result<()> {
+        let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+        Ok(socket::setsockopt(self.stream(), sockopt::Linger, &linger)?)
+    }
+}
+
+fn connect_bound(addr: SocketAddr, device: &str, timeout: Duration) -> io::Result<TcpStream> {
+    let family = if addr.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let fd: OwnedFd = socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    socket::setsockopt(&fd, sockopt::BindToDevice, &device.into())?;
+    // The send timeout also bounds a blocking connect.
+    let limit = nix::sys::time::TimeVal::new(timeout.as_secs().try_into().unwrap_or(60), 0);
+    socket::setsockopt(&fd, sockopt::SendTimeout, &limit)?;
+    socket::connect(fd.as_raw_fd(), &SockaddrStorage::from(addr))?;
+    Ok(TcpStream::from(fd))
+}

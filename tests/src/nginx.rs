@@ -1,0 +1,59 @@
+//! A real nginx as an origin, with a configuration, ports and files of its own.
+
+use std::fs;
+use std::net::TcpStream;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::process::Process;
+use crate::scratch::Scratch;
+use crate::{locate, port, wait};
+
+/// A running nginx.
+#[derive(Debug)]
+pub struct Nginx {
+    scratch: Scratch,
+    port: u16,
+    _process: Process,
+}
+
+impl Nginx {
+    /// Serves `files` (name, content), fresh for an hour; nothing where nginx is not installed.
+    pub fn serving(files: &[(&str, Vec<u8>)]) -> Result<Option<Self>> {
+        let Some(program) = locate::needed("nginx", locate::on_path("nginx"))? else { return Ok(None) };
+        let (scratch, port) = (Scratch::new()?, port::unused()?);
+        let root = scratch.file("root");
+        fs::create_dir(&root)?;
+        for (name, content) in files {
+            fs::write(root.join(name), content)?;
+        }
+        let dir = scratch.path().display();
+        let config = format!(
+            "daemon off; master_process off; worker_processes 1; pid {dir}/pid; error_log {dir}/error.log;\n\
+             events {{ worker_connections 1024; }}\n\
+             http {{ access_log {dir}/access.log; client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy;\n\
+             fastcgi_temp_path {dir}/fastcgi; uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;\n\
+             keepalive_requests 1000000;\n\
+             server {{ listen 127.0.0.1:{port} backlog=1024; root {dir}/root; expires 1h; }} }}\n"
+        );
+        let config = scratch.write("nginx.conf", config)?;
+        let mut command = Command::new(program);
+        command.arg("-e").arg(scratch.file("error.log")).arg("-c").arg(config);
+        let process = Process::start(&mut command)?;
+        wait::wait_until(wait::PATIENCE, "nginx listens", || TcpStream::connect(("127.0.0.1", port)).is_ok())
+            .with_context(|| process.errors_so_far())?;
+        Ok(Some(Self { scratch, port, _process: process }))
+    }
+
+    /// Its port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// How many requests its access log holds.
+    pub fn count(&self) -> Result<u64> {
+        let log = fs::read_to_string(self.scratch.file("access.log"))?;
+        Ok(log.lines().filter(|line| line.contains("HTTP/1")).count() as u64)
+    }
+}

@@ -1,0 +1,212 @@
+//! The workload never pays for the daemon: it is killed, stopped, started again and starved while a load runs.
+//!
+//! These tests load both cores, so they take turns. They print what happened in each phase.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use harness::exclusive::Exclusive;
+use harness::exec::Exec;
+use harness::load::{self, Attempt};
+use harness::locate;
+use harness::node::{Node, Workload};
+use harness::origin::{Answer, Origin};
+use harness::process::{Output, Process};
+use harness::wait::{self, PATIENCE};
+use nix::sys::signal::Signal;
+
+const THREADS: &str = "6";
+
+/// An origin each of whose answers it counts, because nothing may be stored.
+fn counting_origin() -> Result<Origin> {
+    Origin::http(|_| Answer::ok("counted").field("Cache-Control", "no-store"))
+}
+
+fn load_words(origin: &Origin) -> Result<Vec<String>> {
+    let probe = locate::probe()?.to_string_lossy().into_owned();
+    Ok(vec![probe, "load".to_owned(), origin.addr().to_string(), "/a".to_owned(), THREADS.to_owned()])
+}
+
+/// Waits until the origin has answered this many more requests.
+fn more(origin: &Origin, requests: u64) -> Result<()> {
+    origin.reached(origin.count() + requests)
+}
+
+fn tally(name: &str, attempts: &[&Attempt]) -> (usize, usize) {
+    let count = |outcome: &str| attempts.iter().filter(|a| a.outcome == outcome).count();
+    let failed: Vec<_> = attempts.iter().filter(|attempt| !attempt.succeeded()).collect();
+    let (cached, direct) = (count("cached"), count("direct"));
+    println!(
+        "{name}: {} connections, {cached} through the cache, {direct} direct, {} failed",
+        attempts.len(),
+        failed.len()
+    );
+    for attempt in failed.iter().take(5) {
+        println!("    {}", attempt.outcome);
+    }
+    (cached, direct)
+}
+
+/// Every connection begun at `from` or later, and before `until`, succeeded; tells how.
+fn all_succeeded(name: &str, record: &[Attempt], from: u64, until: u64) -> Result<(usize, usize)> {
+    let phase: Vec<_> = record.iter().filter(|a| (from..until).contains(&a.begun)).collect();
+    let tallied = tally(name, &phase);
+    ensure!(!phase.is_empty(), "{name}: no connection was begun");
+    let failed = phase.iter().find(|attempt| !attempt.succeeded());
+    ensure!(
+        failed.is_none(),
+        "{name}: {failed:?}, {} ns after the phase began",
+        failed.map_or(0, |a| a.begun - from)
+    );
+    Ok(tallied)
+}
+
+fn record_of(output: &Output) -> Result<Vec<Attempt>> {
+    load::record(&output.text()).with_context(|| output.errors())
+}
+
+#[test]
+#[ignore = "needs root, cgroup2 and bpf"]
+fn after_kill_9_of_exec_every_new_connection_of_its_command_succeeds_directly() -> Result<()> {
+    let _machine = Exclusive::machine()?;
+    let origin = counting_origin()?;
+    let mut running = Exec::port(origin.port())?.start(load_words(&origin)?)?;
+    more(&origin, 300)?;
+
+    let (asked, stdin) = (load::clock(), running.process.take_stdin());
+    running.process.kill()?;
+    let dead = load::clock();
+    more(&origin, 300)?;
+    drop(stdin);
+    // The command outlives its parent and prints the record.
+    let output = running.process.finish(PATIENCE)?;
+
+    let record = record_of(&output)?;
+    all_succeeded("before the kill", &record, 0, asked.saturating_sub(50_000_000))?;
+    tally("while it died", &record.iter().filter(|a| (asked..dead).contains(&a.begun)).collect::<Vec<_>>());
+    let (cached, direct) = all_succeeded("after its death", &record, dead, u64::MAX)?;
+    ensure!(cached == 0 && direct > 0, "{cached} through a dead daemon");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root, cgroup2 and bpf"]
+fn a_node_that_was_killed_is_sidestepped_and_started_again_it_redirects_again() -> Result<()> {
+    let _machine = Exclusive::machine()?;
+    let origin = counting_origin()?;
+    let workload = Workload::local("load", &[origin.port()])?;
+    let mut command = workload.command(load_words(&origin)?);
+    let mut node = Node::start([workload])?;
+    let mut load = Process::start(&mut command)?;
+    let stdin = load.take_stdin();
+    more(&origin, 300)?;
+
+    let asked = load::clock();
+    node.kill()?;
+    let dead = load::clock();
+    more(&origin, 300)?;
+    let again = load::clock();
+    node.restart()?;
+    let up = load::clock();
+    more(&origin, 300)?;
+    drop(stdin);
+    let record = record_of(&load.finish(PATIENCE)?)?;
+
+    let (cached, _) = all_succeeded("before the kill", &record, 0, asked.saturating_sub(50_000_000))?;
+    ensure!(cached > 0, "nothing was redirected before");
+    tally("while it died", &record.iter().filter(|a| (asked..dead).contains(&a.begun)).collect::<Vec<_>>());
+    let (cached, direct) = all_succeeded("while it was dead", &record, dead, again)?;
+    ensure!(cached == 0 && direct > 0, "{cached} through a dead daemon");
+    all_succeeded("while it started", &record, again, up)?;
+    let (cached, direct) = all_succeeded("when it was up again", &record, up, u64::MAX)?;
+    ensure!(cached > 0 && direct == 0, "{cached} redirected, {direct} direct");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root, cgroup2 and bpf"]
+fn a_stopped_daemon_is_sidestepped_within_a_second() -> Result<()> {
+    const SECOND: u64 = 1_000_000_000;
+    let _machine = Exclusive::machine()?;
+    let origin = counting_origin()?;
+    let workload = Workload::local("load", &[origin.port()])?;
+    let mut command = workload.command(load_words(&origin)?);
+    let node = Node::start([workload])?;
+    let mut load = Process::start(&mut command)?;
+    let stdin = load.take_stdin();
+    more(&origin, 300)?;
+
+    node.process().signal(Signal::SIGSTOP)?;
+    let stopped = load::clock();
+    wait::wait_until(PATIENCE, "a second passes", || load::clock() >= stopped + SECOND)?;
+    more(&origin, 300)?;
+    let resumed = load::clock();
+    node.process().signal(Signal::SIGCONT)?;
+    node.reaches("connections_redirected", node.figure("connections_redirected")? + 50)?;
+    drop(stdin);
+    let record = record_of(&load.finish(PATIENCE)?)?;
+
+    let during = |a: &&Attempt| (stopped..resumed).contains(&a.begun) && a.outcome == "direct";
+    let first_direct = record.iter().filter(during).map(|a| a.begun).min().context("none went direct")?;
+    println!(
+        "the first direct connection began {:?} after the stop",
+        Duration::from_nanos(first_direct - stopped)
+    );
+    let first: Vec<_> = record.iter().filter(|a| (stopped..stopped + SECOND).contains(&a.begun)).collect();
+    tally("within the first second", &first);
+    let (cached, direct) = all_succeeded("after one second", &record, stopped + SECOND, resumed)?;
+    ensure!(cached == 0 && direct > 0, "{cached} through a stopped daemon");
+    let last: Vec<_> = record.iter().filter(|a| a.begun >= resumed).collect();
+    let (cached, _) = tally("when it ran again", &last);
+    ensure!(cached > 0, "nothing was redirected afterwards");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root, cgroup2 and bpf"]
+fn a_busy_node_does_not_flip_to_direct() -> Result<()> {
+    let _machine = Exclusive::machine()?;
+    let cores = thread::available_parallelism()?.get();
+    let origin = counting_origin()?;
+    let workload = Workload::local("load", &[origin.port()])?;
+    let mut command = workload.command(load_words(&origin)?);
+    let node = Node::start([workload])?;
+    let probe = locate::probe()?;
+    let spinners = (0..2 * cores).map(|_| Process::start(std::process::Command::new(&probe).arg("spin")));
+    let spinners = spinners.collect::<Result<Vec<_>>>()?;
+
+    let mut load = Process::start(&mut command)?;
+    let (began, stdin) = (load::clock(), load.take_stdin());
+    wait::wait_until(PATIENCE, "four busy seconds", || load::clock() >= began + 4_000_000_000)?;
+    drop(stdin);
+    let record = record_of(&load.finish(PATIENCE)?)?;
+
+    drop(spinners);
+    let (cached, direct) = all_succeeded("on a busy node", &record, 0, u64::MAX)?;
+    ensure!(direct == 0 && cached > 0, "{direct} of {} went direct", record.len());
+    ensure!(node.figure("passed_stale")? == 0, "{:?}", node.figures()?);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root, cgroup2 and bpf"]
+fn connections_that_are_open_when_the_daemon_ends_cleanly_see_an_end_and_new_ones_go_direct() -> Result<()> {
+    let _machine = Exclusive::machine()?;
+    let seen = AtomicU64::new(0);
+    let origin = Origin::http(move |_| Answer::ok(seen.fetch_add(1, Ordering::SeqCst).to_string()))?;
+    let workload = Workload::local("w", &[origin.port()])?;
+    let agent = workload.agent()?;
+    let node = Node::start([workload])?;
+    let open = agent.connect(origin.addr())?;
+    ensure!(open.get("/a")?.expect(200)?.passed_through_cache());
+
+    let _workloads = node.finish()?;
+
+    let rest = open.rest()?;
+    ensure!(rest.bytes.is_empty() && ["eof", "reset"].contains(&rest.end.as_str()), "{rest:?}");
+    let direct = agent.get(origin.addr(), "/a")?.expect(200)?;
+    ensure!(!direct.passed_through_cache(), "{}", direct.head_text());
+    Ok(())
+}

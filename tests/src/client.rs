@@ -13,7 +13,8 @@ use crate::pattern::{self, Verifier};
 use crate::response::Response;
 use crate::wire::{End, Reader};
 
-const BODY_KEPT: usize = 1024 * 1024;
+/// Bytes of content that are handed to the test; the rest is only compared with the pattern.
+const BODY_KEPT: usize = 64 * 1024;
 
 /// An open connection.
 #[derive(Debug)]

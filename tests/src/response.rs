@@ -50,7 +50,7 @@ impl Response {
         self.head.field(name)
     }
 
-    /// The content, up to 1 MiB of it.
+    /// The content, up to 64 KiB of it.
     pub fn body(&self) -> &[u8] {
         &self.body
     }

@@ -163,13 +163,15 @@ impl Framing {
 pub struct Reader<R> {
     inner: R,
     buffer: Vec<u8>,
+    /// Where in the buffer the bytes begin that nobody has taken yet.
+    at: usize,
     chunk: Vec<u8>,
 }
 
 impl<R: Read> Reader<R> {
     /// Reads from the start of `inner`.
     pub fn new(inner: R) -> Self {
-        Self { inner, buffer: Vec::new(), chunk: vec![0; CHUNK] }
+        Self { inner, buffer: Vec::new(), at: 0, chunk: vec![0; CHUNK] }
     }
 
     /// The stream below.
@@ -177,7 +179,13 @@ impl<R: Read> Reader<R> {
         &self.inner
     }
 
+    fn ahead(&self) -> &[u8] {
+        &self.buffer[self.at..]
+    }
+
     fn fill(&mut self) -> Result<(), End> {
+        self.buffer.drain(..self.at);
+        self.at = 0;
         match self.inner.read(&mut self.chunk)? {
             0 => Err(End::Eof),
             n => {
@@ -188,19 +196,21 @@ impl<R: Read> Reader<R> {
     }
 
     fn take(&mut self, n: usize) -> Vec<u8> {
-        self.buffer.drain(..n).collect()
+        let taken = self.buffer[self.at..self.at + n].to_vec();
+        self.at += n;
+        taken
     }
 
     /// Reads up to and with `marker`.
     pub fn until(&mut self, marker: &[u8]) -> Result<Vec<u8>, End> {
         let mut from = 0;
         loop {
-            let found = self.buffer[from..].windows(marker.len()).position(|window| window == marker);
+            let found = self.ahead()[from..].windows(marker.len()).position(|window| window == marker);
             if let Some(at) = found {
                 return Ok(self.take(from + at + marker.len()));
             }
-            from = self.buffer.len().saturating_sub(marker.len());
-            if self.buffer.len() > HEAD_MAX {
+            from = self.ahead().len().saturating_sub(marker.len());
+            if self.ahead().len() > HEAD_MAX {
                 return Err(End::Broken("no end of the head".to_owned()));
             }
             self.fill()?;
@@ -214,7 +224,7 @@ impl<R: Read> Reader<R> {
 
     /// Reads exactly `n` bytes.
     pub fn exact(&mut self, n: usize) -> Result<Vec<u8>, End> {
-        while self.buffer.len() < n {
+        while self.ahead().len() < n {
             self.fill()?;
         }
         Ok(self.take(n))
@@ -224,7 +234,7 @@ impl<R: Read> Reader<R> {
     pub fn rest(&mut self) -> (Vec<u8>, End) {
         loop {
             if let Err(end) = self.fill() {
-                return (std::mem::take(&mut self.buffer), end);
+                return (self.take(self.ahead().len()), end);
             }
         }
     }
@@ -243,12 +253,12 @@ impl<R: Read> Reader<R> {
 
     fn pass(&mut self, mut left: u64, sink: &mut dyn FnMut(&[u8])) -> Result<(), End> {
         while left > 0 {
-            if self.buffer.is_empty() {
+            if self.ahead().is_empty() {
                 self.fill()?;
             }
-            let n = self.buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-            sink(&self.buffer[..n]);
-            self.buffer.drain(..n);
+            let n = self.ahead().len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            sink(&self.ahead()[..n]);
+            self.at += n;
             left -= n as u64;
         }
         Ok(())

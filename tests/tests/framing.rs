@@ -280,7 +280,7 @@ fn a_client_that_asks_to_close_sees_the_connection_close() -> Result<()> {
 #[test]
 #[ignore = "needs root, cgroup2 and bpf"]
 fn an_answer_that_ends_with_the_connection_is_whole_and_ends() -> Result<()> {
-    let body = "until the end ".repeat(5000);
+    let body = "until the end ".repeat(4000);
     let sent = body.clone();
     let origin = Origin::http(move |_| Answer::until_close(&sent).max_age(600))?;
     let client = behind(&origin)?;

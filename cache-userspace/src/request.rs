@@ -142,7 +142,10 @@ impl Path {
         }
         let (status, recording) = match forwarding {
             Forwarding::Bypass { fwd, detail } => {
-                (CacheStatus { fwd, stored: false, detail: Some(detail) }, None)
+                {
+                    // One word is enough where both would be the same.
+                    (CacheStatus { fwd, stored: false, detail: (detail != fwd).then_some(detail) }, None)
+                }
             }
             Forwarding::Miss(miss, rules, key) => {
                 let response = ResponseView {

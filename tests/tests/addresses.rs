@@ -242,7 +242,8 @@ fn fifty_pods_are_served_at_once_each_from_its_own_address() -> Result<()> {
 
 #[test]
 #[ignore = "needs root, cgroup2 and bpf"]
-fn pods_of_one_service_account_share_what_is_stored() -> Result<()> {
+fn pods_do_not_share_what_is_stored() -> Result<()> {
+    // Until a pod's own authorization is known (MESH.md S3), one service account is not enough to share.
     let net = NodeNet::new()?;
     let origin = Origin::http_on(net.listen()?, fresh)?;
     let mut workloads = Vec::new();
@@ -252,10 +253,12 @@ fn pods_of_one_service_account_share_what_is_stored() -> Result<()> {
     let agents = workloads.iter().map(Workload::agent).collect::<Result<Vec<_>>>()?;
     let _node = Node::start(workloads)?;
 
-    let statuses = agents.iter().map(|agent| Ok(agent.get(origin.addr(), "/a")?.expect(200)?.is_hit()));
-
-    let hits = statuses.collect::<Result<Vec<_>>>()?;
-    ensure!(hits == [false, true, false], "hits: {hits:?}");
-    ensure!(origin.count() == 2, "two service accounts, {} forward requests", origin.count());
+    for round in [false, true] {
+        for agent in &agents {
+            let response = agent.get(origin.addr(), "/a")?.expect(200)?;
+            ensure!(response.is_hit() == round, "{}", response.head_text());
+        }
+    }
+    ensure!(origin.count() == 3, "three pods, {} forward requests", origin.count());
     Ok(())
 }

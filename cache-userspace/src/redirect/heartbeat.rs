@@ -55,21 +55,25 @@ impl Heartbeat {
     ) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         pulse.beat();
-        let thread = {
-            let (stop, kernel) = (stop.clone(), kernel.clone());
-            std::thread::Builder::new().name("heartbeat".into()).spawn(move || {
-                raise_priority();
-                while !stop.load(Ordering::Relaxed) {
-                    let is_on = each_beat();
-                    let beat = if is_on && pulse.is_alive() { clock::boot().as_nanos() as u64 } else { 0 };
-                    match kernel.beat(beat) {
-                        Ok(()) => took_effect(is_on),
-                        Err(error) => tracing::error!(%error, "no heartbeat: new connections go direct"),
-                    }
-                    std::thread::park_timeout(INTERVAL);
-                }
-            })?
+        let beating = kernel.clone();
+        let beat = move || {
+            let is_on = each_beat();
+            let beat = if is_on && pulse.is_alive() { clock::boot().as_nanos() as u64 } else { 0 };
+            match beating.beat(beat) {
+                Ok(()) => took_effect(is_on),
+                Err(error) => tracing::error!(%error, "no heartbeat: new connections go direct"),
+            }
         };
+        // The first one before anybody can connect.
+        beat();
+        let stopped = stop.clone();
+        let thread = std::thread::Builder::new().name("heartbeat".into()).spawn(move || {
+            raise_priority();
+            while !stopped.load(Ordering::Relaxed) {
+                beat();
+                std::thread::park_timeout(INTERVAL);
+            }
+        })?;
         Ok(Self { stop, kernel, thread: Some(thread) })
     }
 }

@@ -184,9 +184,9 @@ fn kernel(probe: &Probe) -> Finding {
 
 fn cgroup2(probe: &Probe) -> Finding {
     match &probe.cgroup2_mount {
-        Some(path) => Finding::ok("cgroup v2", format!("mounted at {}", path.display())),
+        Some(path) => Finding::ok("cgroup2", format!("mounted at {}", path.display())),
         None => Finding::not_ok(
-            "cgroup v2",
+            "cgroup2",
             Weight::Required,
             "no cgroup v2 hierarchy is mounted",
             "mount one: `mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 none /sys/fs/cgroup/unified`, \
@@ -214,10 +214,10 @@ fn privileges(probe: &Probe) -> Vec<Finding> {
         } else {
             "run it as root, for example with sudo"
         };
-        return vec![Finding::not_ok("privileges", Weight::Required, says, advice)];
+        return vec![Finding::not_ok("capabilities", Weight::Required, says, advice)];
     }
 
-    let mut all = vec![Finding::ok("privileges", format!("{who} may load and attach programs"))];
+    let mut all = vec![Finding::ok("capabilities", format!("{who} may load and attach programs"))];
     let optional = [
         (
             CAP_SYS_ADMIN,
@@ -245,7 +245,7 @@ fn privileges(probe: &Probe) -> Vec<Finding> {
         optional
             .into_iter()
             .filter(|(capability, implied, ..)| !implied && !probe.has(*capability))
-            .map(|(_, _, weight, says, advice)| Finding::not_ok("privileges", weight, says, advice)),
+            .map(|(_, _, weight, says, advice)| Finding::not_ok("capabilities", weight, says, advice)),
     );
     all
 }

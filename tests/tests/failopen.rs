@@ -73,18 +73,18 @@ fn after_kill_9_of_exec_every_new_connection_of_its_command_succeeds_directly() 
     let _machine = Exclusive::machine()?;
     let origin = counting_origin()?;
     let mut running = Exec::port(origin.port())?.start(load_words(&origin)?)?;
-    more(&origin, 300)?;
+    more(&origin, 3000)?;
 
     let (asked, stdin) = (load::clock(), running.process.take_stdin());
     running.process.kill()?;
     let dead = load::clock();
-    more(&origin, 300)?;
+    more(&origin, 3000)?;
     drop(stdin);
     // The command outlives its parent and prints the record.
     let output = running.process.finish(PATIENCE)?;
 
     let record = record_of(&output)?;
-    all_succeeded("before the kill", &record, 0, asked.saturating_sub(50_000_000))?;
+    all_succeeded("before the kill", &record, 0, asked.saturating_sub(20_000_000))?;
     tally("while it died", &record.iter().filter(|a| (asked..dead).contains(&a.begun)).collect::<Vec<_>>());
     let (cached, direct) = all_succeeded("after its death", &record, dead, u64::MAX)?;
     ensure!(cached == 0 && direct > 0, "{cached} through a dead daemon");
@@ -101,20 +101,20 @@ fn a_node_that_was_killed_is_sidestepped_and_started_again_it_redirects_again() 
     let mut node = Node::start([workload])?;
     let mut load = Process::start(&mut command)?;
     let stdin = load.take_stdin();
-    more(&origin, 300)?;
+    more(&origin, 3000)?;
 
     let asked = load::clock();
     node.kill()?;
     let dead = load::clock();
-    more(&origin, 300)?;
+    more(&origin, 3000)?;
     let again = load::clock();
     node.restart()?;
     let up = load::clock();
-    more(&origin, 300)?;
+    more(&origin, 3000)?;
     drop(stdin);
     let record = record_of(&load.finish(PATIENCE)?)?;
 
-    let (cached, _) = all_succeeded("before the kill", &record, 0, asked.saturating_sub(50_000_000))?;
+    let (cached, _) = all_succeeded("before the kill", &record, 0, asked.saturating_sub(20_000_000))?;
     ensure!(cached > 0, "nothing was redirected before");
     tally("while it died", &record.iter().filter(|a| (asked..dead).contains(&a.begun)).collect::<Vec<_>>());
     let (cached, direct) = all_succeeded("while it was dead", &record, dead, again)?;
@@ -136,12 +136,12 @@ fn a_stopped_daemon_is_sidestepped_within_a_second() -> Result<()> {
     let node = Node::start([workload])?;
     let mut load = Process::start(&mut command)?;
     let stdin = load.take_stdin();
-    more(&origin, 300)?;
+    more(&origin, 3000)?;
 
     node.process().signal(Signal::SIGSTOP)?;
     let stopped = load::clock();
     wait::wait_until(PATIENCE, "a second passes", || load::clock() >= stopped + SECOND)?;
-    more(&origin, 300)?;
+    more(&origin, 3000)?;
     let resumed = load::clock();
     node.process().signal(Signal::SIGCONT)?;
     node.reaches("connections_redirected", node.figure("connections_redirected")? + 50)?;

@@ -107,6 +107,11 @@ impl NodeNet {
         self.0.bind(SocketAddr::from((NODE_V4, 0)))
     }
 
+    /// Binds a listener at the node's IPv4 address, on this port.
+    pub fn listen_at(&self, port: u16) -> Result<TcpListener> {
+        self.0.bind(SocketAddr::from((NODE_V4, port)))
+    }
+
     /// Binds a listener at the node's IPv6 address, on a free port.
     pub fn listen_v6(&self) -> Result<TcpListener> {
         self.0.bind(SocketAddr::from((NODE_V6, 0)))

@@ -111,14 +111,20 @@ fn a_response_that_is_not_stored_says_why() -> Result<()> {
 #[test]
 #[ignore = "needs root, cgroup2 and bpf"]
 fn no_cache_reaches_the_origin_each_time() -> Result<()> {
-    let origin =
-        Origin::http(|_| Answer::ok("body").field("ETag", "\"v1\"").field("Cache-Control", "no-cache"))?;
+    let origin = Origin::http(|request| match request.field("if-none-match") {
+        Some("\"v1\"") => {
+            Answer::bare("304 Not Modified").field("ETag", "\"v1\"").field("Cache-Control", "no-cache")
+        }
+        _ => Answer::ok("body").field("ETag", "\"v1\"").field("Cache-Control", "no-cache"),
+    })?;
     let client = behind(&origin)?;
 
     let second = twice(&client, &origin, "/a", "")?;
 
-    ensure!(second.text() == "body" && !second.is_hit(), "{second:?}");
+    ensure!(second.text() == "body", "{second:?}");
     ensure!(origin.count() == 2, "the origin saw {}", origin.count());
+    let outcome = client.finish()?;
+    ensure!(outcome.summary()?.forwarded()? == 2, "{:?}", outcome.summary()?);
     Ok(())
 }
 
@@ -364,7 +370,7 @@ fn an_unsafe_method_is_always_forwarded() -> Result<()> {
     for _ in 0..3 {
         let request = "POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n";
         let response = connection.exchange("POST", request)?.expect(200)?;
-        ensure!(response.cache_status() == "sidestep; fwd=method", "{}", response.head_text());
+        ensure!(response.cache_status().starts_with("sidestep; fwd=method"), "{}", response.head_text());
     }
     drop(connection);
     ensure!(origin.count() == 3 && client.finish()?.figure("uncacheable")? == 3);

@@ -49,18 +49,23 @@ fn tally(name: &str, attempts: &[&Attempt]) -> (usize, usize) {
     (cached, direct)
 }
 
-/// Every connection begun at `from` or later, and before `until`, succeeded; tells how.
-fn all_succeeded(name: &str, record: &[Attempt], from: u64, until: u64) -> Result<(usize, usize)> {
-    let phase: Vec<_> = record.iter().filter(|a| (from..until).contains(&a.begun)).collect();
-    let tallied = tally(name, &phase);
-    ensure!(!phase.is_empty(), "{name}: no connection was begun");
-    let failed = phase.iter().find(|attempt| !attempt.succeeded());
-    ensure!(
-        failed.is_none(),
-        "{name}: {failed:?}, {} ns after the phase began",
-        failed.map_or(0, |a| a.begun - from)
-    );
+/// Every one of these connections succeeded, and there were some; tells how.
+fn all_succeeded(name: &str, attempts: &[&Attempt]) -> Result<(usize, usize)> {
+    let tallied = tally(name, attempts);
+    ensure!(!attempts.is_empty(), "{name}: no connection");
+    let failed = attempts.iter().find(|attempt| !attempt.succeeded());
+    ensure!(failed.is_none(), "{name}: {failed:?}");
     Ok(tallied)
+}
+
+/// The connections that were over before a moment.
+fn over_before(record: &[Attempt], moment: u64) -> Vec<&Attempt> {
+    record.iter().filter(|attempt| attempt.ended < moment).collect()
+}
+
+/// The connections that were begun at a moment or later, and before another.
+fn begun(record: &[Attempt], from: u64, until: u64) -> Vec<&Attempt> {
+    record.iter().filter(|attempt| (from..until).contains(&attempt.begun)).collect()
 }
 
 fn record_of(output: &Output) -> Result<Vec<Attempt>> {
@@ -73,20 +78,20 @@ fn after_kill_9_of_exec_every_new_connection_of_its_command_succeeds_directly() 
     let _machine = Exclusive::machine()?;
     let origin = counting_origin()?;
     let mut running = Exec::port(origin.port())?.start(load_words(&origin)?)?;
-    more(&origin, 3000)?;
+    more(&origin, 300)?;
 
     let (asked, stdin) = (load::clock(), running.process.take_stdin());
     running.process.kill()?;
     let dead = load::clock();
-    more(&origin, 3000)?;
+    more(&origin, 300)?;
     drop(stdin);
     // The command outlives its parent and prints the record.
     let output = running.process.finish(PATIENCE)?;
 
     let record = record_of(&output)?;
-    all_succeeded("before the kill", &record, 0, asked.saturating_sub(20_000_000))?;
-    tally("while it died", &record.iter().filter(|a| (asked..dead).contains(&a.begun)).collect::<Vec<_>>());
-    let (cached, direct) = all_succeeded("after its death", &record, dead, u64::MAX)?;
+    all_succeeded("before the kill", &over_before(&record, asked))?;
+    tally("while it died", &begun(&record, asked, dead));
+    let (cached, direct) = all_succeeded("after its death", &begun(&record, dead, u64::MAX))?;
     ensure!(cached == 0 && direct > 0, "{cached} through a dead daemon");
     Ok(())
 }
@@ -101,26 +106,26 @@ fn a_node_that_was_killed_is_sidestepped_and_started_again_it_redirects_again() 
     let mut node = Node::start([workload])?;
     let mut load = Process::start(&mut command)?;
     let stdin = load.take_stdin();
-    more(&origin, 3000)?;
+    more(&origin, 300)?;
 
     let asked = load::clock();
     node.kill()?;
     let dead = load::clock();
-    more(&origin, 3000)?;
+    more(&origin, 300)?;
     let again = load::clock();
     node.restart()?;
     let up = load::clock();
-    more(&origin, 3000)?;
+    more(&origin, 300)?;
     drop(stdin);
     let record = record_of(&load.finish(PATIENCE)?)?;
 
-    let (cached, _) = all_succeeded("before the kill", &record, 0, asked.saturating_sub(20_000_000))?;
+    let (cached, _) = all_succeeded("before the kill", &over_before(&record, asked))?;
     ensure!(cached > 0, "nothing was redirected before");
-    tally("while it died", &record.iter().filter(|a| (asked..dead).contains(&a.begun)).collect::<Vec<_>>());
-    let (cached, direct) = all_succeeded("while it was dead", &record, dead, again)?;
+    tally("while it died", &begun(&record, asked, dead));
+    let (cached, direct) = all_succeeded("while it was dead", &begun(&record, dead, again))?;
     ensure!(cached == 0 && direct > 0, "{cached} through a dead daemon");
-    all_succeeded("while it started", &record, again, up)?;
-    let (cached, direct) = all_succeeded("when it was up again", &record, up, u64::MAX)?;
+    all_succeeded("while it started", &begun(&record, again, up))?;
+    let (cached, direct) = all_succeeded("when it was up again", &begun(&record, up, u64::MAX))?;
     ensure!(cached > 0 && direct == 0, "{cached} redirected, {direct} direct");
     Ok(())
 }
@@ -136,12 +141,12 @@ fn a_stopped_daemon_is_sidestepped_within_a_second() -> Result<()> {
     let node = Node::start([workload])?;
     let mut load = Process::start(&mut command)?;
     let stdin = load.take_stdin();
-    more(&origin, 3000)?;
+    more(&origin, 300)?;
 
     node.process().signal(Signal::SIGSTOP)?;
     let stopped = load::clock();
     wait::wait_until(PATIENCE, "a second passes", || load::clock() >= stopped + SECOND)?;
-    more(&origin, 3000)?;
+    more(&origin, 300)?;
     let resumed = load::clock();
     node.process().signal(Signal::SIGCONT)?;
     node.reaches("connections_redirected", node.figure("connections_redirected")? + 50)?;
@@ -154,12 +159,10 @@ fn a_stopped_daemon_is_sidestepped_within_a_second() -> Result<()> {
         "the first direct connection began {:?} after the stop",
         Duration::from_nanos(first_direct - stopped)
     );
-    let first: Vec<_> = record.iter().filter(|a| (stopped..stopped + SECOND).contains(&a.begun)).collect();
-    tally("within the first second", &first);
-    let (cached, direct) = all_succeeded("after one second", &record, stopped + SECOND, resumed)?;
+    tally("within the first second", &begun(&record, stopped, stopped + SECOND));
+    let (cached, direct) = all_succeeded("after one second", &begun(&record, stopped + SECOND, resumed))?;
     ensure!(cached == 0 && direct > 0, "{cached} through a stopped daemon");
-    let last: Vec<_> = record.iter().filter(|a| a.begun >= resumed).collect();
-    let (cached, _) = tally("when it ran again", &last);
+    let (cached, _) = tally("when it ran again", &begun(&record, resumed, u64::MAX));
     ensure!(cached > 0, "nothing was redirected afterwards");
     Ok(())
 }
@@ -184,7 +187,7 @@ fn a_busy_node_does_not_flip_to_direct() -> Result<()> {
     let record = record_of(&load.finish(PATIENCE)?)?;
 
     drop(spinners);
-    let (cached, direct) = all_succeeded("on a busy node", &record, 0, u64::MAX)?;
+    let (cached, direct) = all_succeeded("on a busy node", &begun(&record, 0, u64::MAX))?;
     ensure!(direct == 0 && cached > 0, "{direct} of {} went direct", record.len());
     ensure!(node.figure("passed_stale")? == 0, "{:?}", node.figures()?);
     Ok(())

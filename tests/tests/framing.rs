@@ -134,23 +134,25 @@ fn responses_without_content_leave_the_connection_usable() -> Result<()> {
 
 #[test]
 #[ignore = "needs root, cgroup2 and bpf"]
-fn a_conditional_request_is_the_origins_to_judge() -> Result<()> {
-    let origin = Origin::http(|request| match request.field("if-none-match") {
-        Some("\"v1\"") => Answer::bare("304 Not Modified").field("ETag", "\"v1\""),
-        _ => Answer::ok("body").max_age(600).field("ETag", "\"v1\""),
+fn a_conditional_request_is_answered_304_and_others_still_get_the_content() -> Result<()> {
+    let origin = Origin::http(|request| {
+        let answer = match request.field("if-none-match") {
+            Some("\"v1\"") => Answer::bare("304 Not Modified"),
+            _ => Answer::ok("body"),
+        };
+        answer.max_age(600).field("ETag", "\"v1\"")
     })?;
     let client = behind(&origin)?;
     let connection = client.connect(origin.addr())?;
 
-    connection.get("/a")?.expect(200)?;
-    let unchanged = connection.get_with("/a", "If-None-Match: \"v1\"\r\n")?.expect(304)?;
-    let changed = connection.get_with("/a", "If-None-Match: \"v2\"\r\n")?.expect(200)?;
-    let stored = connection.get("/a")?.expect(200)?;
-
-    ensure!(unchanged.field("etag") == Some("\"v1\""), "{}", unchanged.head_text());
-    ensure!(changed.text() == "body" && !changed.is_hit(), "{changed:?}");
-    ensure!(stored.is_hit(), "{}", stored.head_text());
-    ensure!(origin.count() == 3, "the origin saw {}", origin.count());
+    for _ in 0..2 {
+        let unchanged = connection.get_with("/a", "If-None-Match: \"v1\"\r\n")?.expect(304)?;
+        let changed = connection.get_with("/a", "If-None-Match: \"v2\"\r\n")?.expect(200)?;
+        let plain = connection.get("/a")?.expect(200)?;
+        ensure!(unchanged.field("etag") == Some("\"v1\""), "{}", unchanged.head_text());
+        ensure!(changed.text() == "body" && plain.text() == "body", "{changed:?} {plain:?}");
+    }
+    ensure!(connection.get("/a")?.expect(200)?.is_hit(), "nothing was stored");
     Ok(())
 }
 

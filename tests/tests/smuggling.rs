@@ -9,7 +9,7 @@ use harness::exec::Exec;
 use harness::origin::{Answer, Origin};
 
 /// Framing, routing or content could be understood in two ways.
-const AMBIGUOUS: [(&str, &[u8]); 17] = [
+const AMBIGUOUS: [(&str, &[u8]); 18] = [
     ("two different lengths", b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nabcde"),
     ("a list of different lengths", b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 4, 5\r\n\r\nabcde"),
     ("a length that is no number", b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 4x\r\n\r\nabcd"),
@@ -36,9 +36,10 @@ const AMBIGUOUS: [(&str, &[u8]); 17] = [
         b"POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\nabc\r\n0\r\n\r\n",
     ),
     ("a chunk longer than its size", b"POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nabcd\r\n0\r\n\r\n"),
-    ("two hosts", b"GET /a HTTP/1.1\r\nHost: h\r\nHost: other\r\n\r\n"),
-    // RFC 9112 §5.1: a server MUST reject it with 400.
+    // RFC 9112 §5.1: a server must reject it.
     ("a space before the colon", b"GET /a HTTP/1.1\r\nHost: h\r\nX-Space : y\r\n\r\n"),
+    ("a space behind the length's name", b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length : 4\r\n\r\nabcd"),
+    ("two hosts", b"GET /a HTTP/1.1\r\nHost: h\r\nHost: other\r\n\r\n"),
     ("a nul byte", b"GET /a HTTP/1.1\r\nHost: h\r\nX-Nul: a\0b\r\n\r\n"),
 ];
 

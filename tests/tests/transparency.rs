@@ -175,7 +175,7 @@ fn a_request_body_and_its_fields_arrive_unchanged() -> Result<()> {
     ensure!(seen.body() == body.as_bytes() && seen.method() == "POST", "{seen:?}");
     ensure!(seen.field("content-type") == Some("application/json"), "{}", seen.head().text());
     ensure!(response.field("location") == Some("/things/1"), "{}", response.head_text());
-    ensure!(response.cache_status() == "sidestep; fwd=method", "{}", response.head_text());
+    ensure!(response.cache_status().starts_with("sidestep; fwd=method"), "{}", response.head_text());
     Ok(())
 }
 

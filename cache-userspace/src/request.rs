@@ -179,8 +179,14 @@ impl Path {
         may_repeat: bool,
         head: &Bytes,
     ) -> Result<Answer, ForwardError> {
+        // RFC 9110 §15.5.9: an origin may say 408 before it closes an idle connection; the request MAY be repeated.
+        let is_closing = |answer: &Result<Answer, ForwardError>| match answer {
+            Err(ForwardError::Closed | ForwardError::Broken(_)) => true,
+            Ok(Answer::Head(head)) => head.status == 408 && !head.persists(),
+            _ => false,
+        };
         match exchange.answer(request).await {
-            Err(ForwardError::Closed | ForwardError::Broken(_)) if may_repeat && exchange.may_restart() => {
+            answer if is_closing(&answer) && may_repeat && exchange.may_restart() => {
                 self.counters.upstream_retries.incr();
                 exchange.restart(self.dial(connection).await?, head.clone());
                 exchange.answer(request).await

@@ -14,6 +14,7 @@ use cache_common::connection::{ConnectionKey, is_loopback};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::admin::Counters;
 use crate::identify::Workload;
 use crate::redirect::kernel::{Kernel, ip, words};
 use crate::request::{Connection, Path};
@@ -35,6 +36,25 @@ pub struct Acceptor {
     pub taken: Arc<AtomicU64>,
     /// Pauses the redirection of new connections, or resumes it.
     pub pause: Box<dyn Fn(bool) + Send + Sync>,
+}
+
+/// One open connection: counted and with its place taken for as long as this lives, however it ends.
+struct Open {
+    counters: Arc<Counters>,
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+impl Open {
+    fn new(counters: Arc<Counters>, place: Option<OwnedSemaphorePermit>) -> Self {
+        counters.connections_open.incr();
+        Self { counters, _place: place }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.counters.connections_open.decr();
+    }
 }
 
 /// Tells connections of this process apart.
@@ -77,14 +97,12 @@ impl Acceptor {
             return netns::reset(stream);
         };
         let path = self.path.clone();
-        path.counters.connections_open.incr();
+        let open = Open::new(path.counters.clone(), place);
         tokio::spawn(async move {
-            let counters = path.counters.clone();
+            let _open = open;
             // Without it small answers wait for acknowledgements; failing is harmless.
             let _ = stream.set_nodelay(true);
             sniff::serve(stream, path, connection).await;
-            counters.connections_open.decr();
-            drop(place);
         });
     }
 

@@ -13,6 +13,10 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Bind and listen: as many waiting connections as the kernel allows (net.core.somaxconn bounds it again).
 const BACKLOG: i32 = 4096;
+/// Ports above Linux's default ephemeral range (net.ipv4.ip_local_port_range ends at 60999).
+const APART: std::ops::RangeInclusive<u16> = 61_001..=65_535;
+/// How many of them are tried.
+const APART_TRIES: u32 = 32;
 /// How many socket requests may wait for the maker; past it the caller waits.
 const QUEUE: usize = 1024;
 
@@ -81,8 +85,8 @@ impl Netns {
 }
 
 fn listen_here() -> io::Result<Listeners> {
-    let on4 = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
-    let on6 = bind(SocketAddr::from((Ipv6Addr::LOCALHOST, 0))).ok();
+    let on4 = bind_apart(Ipv4Addr::LOCALHOST.into())?;
+    let on6 = bind_apart(Ipv6Addr::LOCALHOST.into()).ok();
     let netns_cookie = netns_cookie(&on4)?;
     // A connected UDP socket sends nothing; the kernel only chooses the source address.
     let source = |any: SocketAddr, target: SocketAddr| {
@@ -119,6 +123,21 @@ fn first_address4() -> Option<IpAddr> {
         }
     }
     found
+}
+
+/// Listens on a port that no application is likely to want: above the usual ephemeral ports, where services such as
+/// gRPC's 50051 are. Where those are taken, on any.
+fn bind_apart(ip: IpAddr) -> io::Result<TcpListener> {
+    use std::hash::{BuildHasher, RandomState};
+    let random = RandomState::new();
+    for attempt in 0..APART_TRIES {
+        let port = APART.start() + (random.hash_one(attempt) % u64::from(APART.end() - APART.start())) as u16;
+        match bind((ip, port).into()) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            bound => return bound,
+        }
+    }
+    bind((ip, 0).into())
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {

@@ -91,15 +91,17 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Whether the connection was used before and the request may be sent again on another one.
+    /// Whether the connection was used before, so that the request may be sent again on another one: nothing of the
+    /// client's content was taken yet.
     pub fn may_restart(&self) -> bool {
-        self.upstream.is_reused && self.upstream.buffer.is_empty() && !self.upload.has_taken_content
+        self.upstream.is_reused && !self.upload.has_taken_content
     }
 
     /// Begins again on a new connection.
     pub fn restart(&mut self, upstream: Upstream, head: Bytes) {
         self.upstream = upstream;
         self.upload.restart(head);
+        self.decoder = Decoder::of_response(Framing::Empty);
         self.scanned = 0;
     }
 

@@ -91,6 +91,10 @@ impl Pool {
     /// Keeps a connection whose last answer is complete.
     pub fn put(&self, key: PoolKey, owner: u64, mut upstream: Upstream) {
         upstream.is_reused = true;
+        // An idle connection keeps no buffer: thousands of them would add up.
+        if upstream.buffer.is_empty() {
+            upstream.buffer = BytesMut::new();
+        }
         self.put_fresh(key, owner, upstream);
     }
 

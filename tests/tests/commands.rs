@@ -297,7 +297,7 @@ fn check_says_for_each_requirement_whether_it_is_met() -> Result<()> {
     let output = sidestep(["check"])?.succeeded()?;
 
     let text = output.text().to_ascii_lowercase();
-    for topic in ["kernel", "cgroup2", "capabilit"] {
+    for topic in ["kernel", "cgroup2", "capabilities", "attachments"] {
         let line = text.lines().find(|line| line.contains(topic)).with_context(|| text.clone())?;
         ensure!(line.contains("ok") && !line.contains("not ok"), "{line}");
     }

@@ -1,1 +1,66 @@
-fn main() {}
+//! The project's own commands. This file only dispatches: each act has a file of its own.
+
+mod checkout;
+mod demo;
+mod machine;
+mod setup;
+mod steps;
+mod test;
+mod tidy;
+#[path = "../../cache-userspace/build/toolchain.rs"]
+mod toolchain;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Sidestep's own commands.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    act: Act,
+}
+
+#[derive(Subcommand)]
+enum Act {
+    /// Install what is missing to compile the kernel programs (Debian, Ubuntu), or say what to install.
+    Setup {
+        /// Install what the tests use as well: nginx, wrk, a JDK, Node, Go, Python packages …
+        #[arg(long)]
+        tests: bool,
+    },
+    /// Build everything and show real programs answered by the cache (root needed).
+    Demo,
+    /// Run every check and every test.
+    Test {
+        /// Leave out the release build and the tests through real kernel hooks.
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Run what continuous integration runs: exactly `test`.
+    Ci,
+    /// Check the house rules that a machine can check.
+    Tidy,
+    /// The part of `demo` that runs under `sidestep exec`.
+    #[command(hide = true)]
+    DemoInside(demo::inside::Arguments),
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().act {
+        Act::Setup { tests } => setup::run(tests),
+        Act::Demo => demo::run(),
+        Act::Test { quick } => test::run(quick),
+        Act::Ci => test::run(false),
+        Act::Tidy => tidy::run(),
+        Act::DemoInside(arguments) => demo::inside::run(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("error: {why:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,1 +1,247 @@
-//! s
+//! Stored responses in memory: a bounded set of variants under each key, one byte budget, and the purge log.
+//!
+//! Which response may be stored or reused is left to `policy`, what its head looks like to `respond`. Freshness is
+//! kept in the entry: nothing expires by itself here, it is evicted or replaced.
+
+mod budget;
+mod entry;
+mod fill;
+mod purge;
+mod recording;
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use budget::{Budget, Permit};
+use bytes::Bytes;
+pub use entry::{Entry, Variants};
+pub use fill::{Fill, SEGMENT_BYTES_MAX};
+use moka::sync::Cache;
+use purge::PurgeLog;
+pub use purge::Sequence;
+pub use recording::{Place, Recording};
+
+use crate::policy::{Reason, Stored};
+
+/// Weights are counted in units of so many bytes: the eviction policy's own weight has only 32 bits.
+const WEIGHT_UNIT_BYTES: u64 = 256;
+
+/// From this size on an insert has the eviction policy do its work at once, so that what it evicts is free again.
+const LARGE_BYTES: u64 = 64 << 10;
+
+/// Inserts of keys that share a lock wait for each other; look-ups take none of these.
+const INSERT_LOCKS: usize = 64;
+
+/// The bounds of a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreLimits {
+    /// Bytes of all that is stored, evicted but still being sent, or being filled.
+    pub bytes_max: u64,
+    /// Bytes of one response's content.
+    pub object_bytes_max: u64,
+    /// Variants under one key; the oldest gives way.
+    pub variants_max: usize,
+}
+
+impl Default for StoreLimits {
+    fn default() -> Self {
+        Self { bytes_max: 256 << 20, object_bytes_max: 16 << 20, variants_max: 64 }
+    }
+}
+
+/// The memory tier. Clones are handles of the same store.
+#[derive(Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    limits: StoreLimits,
+    cache: Cache<Box<[u8]>, Arc<Slot>>,
+    /// What the eviction policy may hold, in bytes: the budget less the headroom for fills and evicted entries.
+    capacity_bytes: u64,
+    budget: Arc<Budget>,
+    purges: PurgeLog,
+    entries: Arc<AtomicU64>,
+    insert_locks: [Mutex<()>; INSERT_LOCKS],
+    insert_lock_of: RandomState,
+}
+
+/// What the cache holds for a key. Emptied when it is evicted or replaced: the cache frees its values by epochs, at
+/// some later time, and the bytes must come back to the budget at once.
+struct Slot {
+    variants: Mutex<Option<Arc<Variants>>>,
+    weight: u32,
+}
+
+impl Slot {
+    fn variants(&self) -> Option<Arc<Variants>> {
+        self.variants.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn empty(&self) {
+        let taken = self.variants.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Dropped outside the lock: it may free megabytes.
+        drop(taken);
+    }
+}
+
+impl Store {
+    /// Makes an empty store.
+    pub fn new(limits: StoreLimits) -> Self {
+        // An eighth stays free for fills and for what was evicted and is still being sent; more, up to a quarter,
+        // where the largest object would not fit into an eighth.
+        let headroom = (limits.bytes_max / 8).max(limits.object_bytes_max.min(limits.bytes_max / 4));
+        let capacity_bytes = limits.bytes_max - headroom;
+        let cache = Cache::builder()
+            .max_capacity(capacity_bytes / WEIGHT_UNIT_BYTES)
+            .weigher(|_, slot: &Arc<Slot>| slot.weight)
+            .eviction_listener(|_, slot: Arc<Slot>, _| slot.empty())
+            .build();
+        let shared = Shared {
+            limits,
+            cache,
+            capacity_bytes,
+            budget: Arc::new(Budget::new(limits.bytes_max)),
+            purges: PurgeLog::new(),
+            entries: Arc::default(),
+            insert_locks: [const { Mutex::new(()) }; INSERT_LOCKS],
+            insert_lock_of: RandomState::new(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// The variants stored under a key, dead ones included: ask [`Store::alive`]. Allocates nothing for a hit.
+    pub fn variants(&self, key: &[u8]) -> Option<Arc<Variants>> {
+        let slot = self.shared.cache.get(key)?;
+        // Empty: replaced since it was looked up; then its successor is there by now.
+        slot.variants().or_else(|| self.shared.cache.get(key)?.variants())
+    }
+
+    /// Whether no purge or unsafe request concerned an entry since its forward began.
+    pub fn alive(&self, entry: &Entry) -> bool {
+        self.shared.purges.alive(entry.place, entry.begun)
+    }
+
+    /// The moment in the purge log at which a forward begins: to be taken before the request is sent.
+    pub fn begin(&self) -> Sequence {
+        self.shared.purges.begin()
+    }
+
+    /// Begins to collect a content of `expected_bytes`, if that is known.
+    ///
+    /// Refuses with `too-large` or `store-full`.
+    pub fn fill(&self, expected_bytes: Option<u64>) -> Result<Fill, Reason> {
+        let expected = expected_bytes.unwrap_or(0);
+        if expected > self.shared.limits.object_bytes_max {
+            return Err(Reason::TooLarge);
+        }
+        if expected > self.shared.limits.bytes_max {
+            return Err(Reason::StoreFull);
+        }
+        // Asks without taking: saves the copying where the room is missing from the start.
+        drop(self.reserve(expected)?);
+        Ok(Fill::new(self.clone(), expected_bytes))
+    }
+
+    /// Stores a response under its key, in place of the one with the same selection.
+    ///
+    /// `resource` is what [`Store::invalidate`] will name, `begun` comes from [`Store::begin`], `head` is the
+    /// caller's prebuilt head (copied). Refuses with `purged` if the resource was invalidated since, with
+    /// `store-full`, or with `incomplete` if the content is shorter than expected.
+    pub fn insert(
+        &self,
+        key: &[u8],
+        resource: &[u8],
+        begun: Sequence,
+        stored: Stored,
+        head: Bytes,
+        body: Fill,
+    ) -> Result<Arc<Entry>, Reason> {
+        let place = self.shared.purges.place(resource);
+        // Only saves work: whatever is inserted is asked again at each look-up.
+        if !self.shared.purges.alive(place, begun) {
+            return Err(Reason::Purged);
+        }
+        let body = body.finish()?;
+        let own_bytes = Entry::overhead(&stored, &head, &body, key);
+        let permit = self.reserve(own_bytes)?;
+        let entry = Arc::new(Entry::new(stored, &head, body, place, begun, permit, &self.shared.entries));
+        if entry.weight_bytes() > self.shared.capacity_bytes {
+            return Err(Reason::TooLarge);
+        }
+        self.put(key, &entry);
+        if entry.body_bytes >= LARGE_BYTES {
+            self.shared.cache.run_pending_tasks();
+        }
+        if self.alive(&entry) { Ok(entry) } else { Err(Reason::Purged) }
+    }
+
+    /// Kills every partition's copies of a resource and every fill for it that began before.
+    ///
+    /// To be called after the answer to the unsafe request arrived and before it is passed on.
+    pub fn invalidate(&self, resource: &[u8]) {
+        self.shared.purges.invalidate(resource);
+    }
+
+    /// Kills everything stored and every fill that began before, and frees what nobody is sending.
+    pub fn clear(&self) {
+        self.shared.purges.clear();
+        let cache = &self.shared.cache;
+        cache.invalidate_all();
+        cache.run_pending_tasks();
+        // One round removes a batch. It ends when nothing is left, or when inserts outrun it.
+        let mut left = u64::MAX;
+        while (1..left).contains(&cache.entry_count()) {
+            left = cache.entry_count();
+            cache.run_pending_tasks();
+        }
+    }
+
+    /// Bytes in use: stored, evicted but still being sent, being filled.
+    pub fn bytes(&self) -> u64 {
+        self.shared.budget.used()
+    }
+
+    /// The bound of [`Store::bytes`].
+    pub fn bytes_max(&self) -> u64 {
+        self.shared.limits.bytes_max
+    }
+
+    /// How many responses are in memory, those evicted but still being sent included.
+    pub fn entries(&self) -> u64 {
+        self.shared.entries.load(Ordering::Relaxed)
+    }
+
+    /// Takes bytes out of the budget, if need be after the evictions that are due.
+    fn reserve(&self, bytes: u64) -> Result<Permit, Reason> {
+        if let Some(permit) = self.shared.budget.reserve(bytes) {
+            return Ok(permit);
+        }
+        self.shared.cache.run_pending_tasks();
+        self.shared.budget.reserve(bytes).ok_or(Reason::StoreFull)
+    }
+
+    /// Reads, extends and writes the variants of a key, one insert of a key at a time, so that none is lost.
+    fn put(&self, key: &[u8], entry: &Arc<Entry>) {
+        let shared = &self.shared;
+        let index = shared.insert_lock_of.hash_one(key) as usize % INSERT_LOCKS;
+        let _guard =
+            shared.insert_locks.get(index).map(|lock| lock.lock().unwrap_or_else(PoisonError::into_inner));
+        let old = self.variants(key);
+        let kept = old.iter().flat_map(|variants| variants.iter()).filter(|old| self.alive(old));
+        let variants = Variants::with(kept, entry, shared.limits.variants_max, shared.capacity_bytes);
+        let weight = variants.iter().map(|entry| entry.weight_bytes()).sum::<u64>();
+        let weight = u32::try_from(weight.div_ceil(WEIGHT_UNIT_BYTES)).unwrap_or(u32::MAX);
+        let slot = Slot { variants: Mutex::new(Some(Arc::new(variants))), weight };
+        shared.cache.insert(Box::from(key), Arc::new(slot));
+    }
+}
+
+#[cfg(test)]
+mod tests;

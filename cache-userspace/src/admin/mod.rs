@@ -1,0 +1,121 @@
+//! The administrator's way in: counters, the switch, and HTTP on a unix socket.
+//!
+//! What the figures mean is said in `counters`; who raises them is the stage that sees the event.
+
+pub mod client;
+pub mod counters;
+#[cfg(test)]
+pub(crate) mod scratch;
+pub mod server;
+pub mod switch;
+
+pub use counters::{Counters, Figures, Outcome};
+pub use server::{AdminServer, AdminState, DaemonView};
+pub use switch::Switch;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Whether redirection is on, in words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Position {
+    /// Connections are redirected.
+    On,
+    /// Connections go direct.
+    Off,
+}
+
+impl Position {
+    /// Returns the word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::On => "on",
+            Self::Off => "off",
+        }
+    }
+}
+
+/// How far the enrolment of a workload has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EnrolmentState {
+    /// Its connections are redirected.
+    Enrolled,
+    /// Its cgroup or network namespace is not there yet.
+    Pending,
+    /// It cannot be enrolled; the reason says why.
+    Failed,
+}
+
+/// One workload as the status shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkloadStatus {
+    /// Its unique name.
+    pub name: String,
+    /// The namespace of its partition.
+    pub namespace: String,
+    /// The service account of its partition.
+    pub service_account: String,
+    /// How far its enrolment has come.
+    pub state: EnrolmentState,
+    /// Why it is not enrolled; empty where it is.
+    #[serde(default)]
+    pub reason: String,
+    /// Its cgroup directory.
+    pub cgroup: PathBuf,
+}
+
+/// The store as the status shows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreStatus {
+    /// Bytes taken by stored responses, those on their way in and out included.
+    pub bytes: u64,
+    /// Bytes that they may take.
+    pub bytes_max: u64,
+    /// Stored responses.
+    pub entries: u64,
+}
+
+/// What `GET /v1/status` answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// The daemon's process id.
+    pub pid: u32,
+    /// The daemon's version.
+    pub version: String,
+    /// What the kernel follows now, not merely what was asked for.
+    pub switch: Position,
+    /// The file that keeps it off, where one does.
+    #[serde(default)]
+    pub switched_off_by: Option<PathBuf>,
+    /// Every workload that is wanted.
+    pub workloads: Vec<WorkloadStatus>,
+    /// Every counter by its name; a newer daemon may have more of them.
+    pub counters: BTreeMap<String, u64>,
+    /// The store.
+    pub store: StoreStatus,
+}
+
+/// What `PUT /v1/switch` takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SwitchRequest {
+    /// The position that is asked for.
+    pub state: Position,
+}
+
+/// What `PUT /v1/switch` answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SwitchAnswer {
+    /// What the kernel follows at the moment of the answer.
+    pub state: Position,
+    /// The file that keeps it off, where one does.
+    #[serde(default)]
+    pub switched_off_by: Option<PathBuf>,
+}

@@ -1,0 +1,222 @@
+//! HTTP on a unix socket for the administrator: status, switch, metrics, health.
+//!
+//! What it shows comes through `AdminState`; deciding anything is left to who made that.
+
+mod socket;
+
+use std::convert::Infallible;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
+use tokio::net::UnixStream;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::counters::{Counters, Figures};
+use super::switch::Switch;
+use super::{Position, Status, StoreStatus, SwitchAnswer, SwitchRequest, WorkloadStatus};
+
+pub use socket::{AdminSocket, BindError, sweep_stale};
+
+/// Bytes of a request body; beyond it 413.
+const REQUEST_BYTES_MAX: usize = 4096;
+/// Time for one connection, its answer included.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an answer to a switch waits for the heartbeat to follow.
+const SWITCH_WAIT: Duration = Duration::from_millis(900);
+const SWITCH_POLL: Duration = Duration::from_millis(20);
+/// Lets other tasks run where accepting fails at once again and again, as without free descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the admin server cannot know by itself.
+pub trait DaemonView: Send + Sync {
+    /// Lists every wanted workload.
+    fn workloads(&self) -> Vec<WorkloadStatus>;
+    /// Returns the figures of the store.
+    fn store(&self) -> StoreStatus;
+    /// Folds what the kernel has counted into `counters`; called before each reading.
+    fn fold_kernel_counters(&self, counters: &Counters);
+}
+
+/// What the admin server shows and moves.
+pub struct AdminState {
+    /// The daemon's figures.
+    pub counters: Arc<Counters>,
+    /// The daemon's switch.
+    pub switch: Arc<Switch>,
+    /// The rest of the daemon.
+    pub view: Box<dyn DaemonView>,
+}
+
+impl AdminState {
+    fn figures(&self) -> Figures {
+        self.view.fold_kernel_counters(&self.counters);
+        self.counters.figures()
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            switch: self.switch.in_effect(),
+            switched_off_by: self.switch.switched_off_by().map(PathBuf::from),
+            workloads: self.view.workloads(),
+            counters: self.figures().list().into_iter().map(|(name, _, _, n)| (name.to_owned(), n)).collect(),
+            store: self.view.store(),
+        }
+    }
+}
+
+/// A bound admin socket with its state; dropping it, or the future of `run`, removes the socket's file.
+pub struct AdminServer {
+    socket: AdminSocket,
+    state: Arc<AdminState>,
+    connections_max: usize,
+}
+
+impl AdminServer {
+    /// Binds `path` with mode 0600, replacing a socket that nobody answers on; needs a running tokio runtime.
+    ///
+    /// # Errors
+    /// `BindError` names what is in the way.
+    pub fn bind(path: &Path, state: AdminState, connections_max: usize) -> Result<Self, BindError> {
+        let socket = AdminSocket::bind(path)?;
+        Ok(Self { socket, state: Arc::new(state), connections_max: connections_max.max(1) })
+    }
+
+    /// Serves until dropped.
+    pub async fn run(self) {
+        let places = Arc::new(Semaphore::new(self.connections_max));
+        loop {
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            let stream = match self.socket.accept().await {
+                Ok(stream) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "the admin socket cannot accept");
+                    sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let state = Arc::clone(&self.state);
+            tokio::spawn(async move {
+                serve(stream, &state).await;
+                drop(place);
+            });
+        }
+    }
+}
+
+async fn serve(stream: UnixStream, state: &AdminState) {
+    let allowed = is_allowed(&stream);
+    let answer = service_fn(|request| async move {
+        Ok::<_, Infallible>(if allowed { route(request, state).await } else { refused() })
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .keep_alive(false)
+        .max_buf_size(16 << 10)
+        .serve_connection(TokioIo::new(stream), answer);
+    if let Ok(Err(error)) = timeout(CONNECTION_TIMEOUT, connection).await {
+        tracing::debug!(%error, "an admin connection ended early");
+    }
+}
+
+/// The file's mode keeps others out already; this holds where the file was given another mode.
+fn is_allowed(stream: &UnixStream) -> bool {
+    let own = nix::unistd::geteuid().as_raw();
+    stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == own)
+}
+
+fn refused() -> Response<Full<Bytes>> {
+    text(StatusCode::FORBIDDEN, "only root and the daemon's own user may ask\n".to_owned())
+}
+
+async fn route(request: Request<Incoming>, state: &AdminState) -> Response<Full<Bytes>> {
+    let path = request.uri().path().to_owned();
+    match (request.method(), path.as_str()) {
+        (&Method::GET, "/v1/status") => json(StatusCode::OK, &state.status()),
+        (&Method::PUT, "/v1/switch") => switch(request, state).await,
+        (&Method::GET, "/metrics") => metrics(state),
+        (&Method::GET, "/healthz") => text(StatusCode::OK, "ok\n".to_owned()),
+        (_, "/v1/status" | "/metrics" | "/healthz") => not_allowed("GET"),
+        (_, "/v1/switch") => not_allowed("PUT"),
+        _ => text(StatusCode::NOT_FOUND, format!("nothing is at {path}\n")),
+    }
+}
+
+fn metrics(state: &AdminState) -> Response<Full<Bytes>> {
+    let mut answer = text(StatusCode::OK, state.figures().prometheus_text());
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    answer.headers_mut().insert(CONTENT_TYPE, kind);
+    answer
+}
+
+async fn switch(request: Request<Incoming>, state: &AdminState) -> Response<Full<Bytes>> {
+    let Ok(body) = Limited::new(request.into_body(), REQUEST_BYTES_MAX).collect().await else {
+        return text(StatusCode::PAYLOAD_TOO_LARGE, "the body is not complete, or too large\n".to_owned());
+    };
+    let wish: SwitchRequest = match serde_json::from_slice(&body.to_bytes()) {
+        Ok(wish) => wish,
+        Err(error) => {
+            return text(StatusCode::BAD_REQUEST, format!("want {{\"state\":\"on\"|\"off\"}}: {error}\n"));
+        }
+    };
+    match state.switch.set(wish.state) {
+        Ok(wanted) => {
+            wait_for(&state.switch, wanted).await;
+            let answer = SwitchAnswer {
+                state: state.switch.in_effect(),
+                switched_off_by: state.switch.switched_off_by().map(PathBuf::from),
+            };
+            json(StatusCode::OK, &answer)
+        }
+        Err(error) => {
+            text(StatusCode::INTERNAL_SERVER_ERROR, format!("the switch cannot be kept: {error}\n"))
+        }
+    }
+}
+
+async fn wait_for(switch: &Switch, wanted: Position) {
+    let deadline = Instant::now() + SWITCH_WAIT;
+    while switch.in_effect() != wanted && Instant::now() < deadline {
+        sleep(SWITCH_POLL).await;
+    }
+}
+
+fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
+    match serde_json::to_vec(value) {
+        Ok(body) => {
+            let mut answer = Response::new(Full::new(Bytes::from(body)));
+            *answer.status_mut() = status;
+            answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            answer
+        }
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+    }
+}
+
+fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+    let mut answer = Response::new(Full::new(Bytes::from(body)));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    answer
+}
+
+fn not_allowed(method: &'static str) -> Response<Full<Bytes>> {
+    let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, format!("only {method} is possible here\n"));
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(method));
+    answer
+}
+
+#[cfg(test)]
+#[path = "server/tests.rs"]
+mod tests;

@@ -1,0 +1,174 @@
+//! The admin server as its client sees it, over a real socket.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::admin::EnrolmentState;
+use crate::admin::client::{AdminClient, ClientError};
+use crate::admin::counters::Outcome;
+use crate::admin::scratch::Scratch;
+
+/// A daemon with one workload, whose kernel has seen as many connections as it was asked for its figures.
+struct Fake(AtomicU64);
+
+impl DaemonView for Fake {
+    fn workloads(&self) -> Vec<WorkloadStatus> {
+        vec![WorkloadStatus {
+            name: "a".to_owned(),
+            namespace: "shop".to_owned(),
+            service_account: "web".to_owned(),
+            state: EnrolmentState::Pending,
+            reason: "its cgroup is not there yet".to_owned(),
+            cgroup: "/cg/a".into(),
+        }]
+    }
+
+    fn store(&self) -> StoreStatus {
+        StoreStatus { bytes: 5, bytes_max: 10, entries: 1 }
+    }
+
+    fn fold_kernel_counters(&self, counters: &Counters) {
+        counters.connections_redirected.set(self.0.fetch_add(1, Ordering::Relaxed) + 1);
+    }
+}
+
+struct Daemon {
+    client: AdminClient,
+    counters: Arc<Counters>,
+    switch: Arc<Switch>,
+    task: JoinHandle<()>,
+    dir: Scratch,
+}
+
+fn start() -> Daemon {
+    let dir = Scratch::new();
+    let path = dir.path().join("admin.sock");
+    let (counters, switch) = (Arc::new(Counters::default()), Arc::new(Switch::new(dir.path(), &path)));
+    let state = AdminState {
+        counters: Arc::clone(&counters),
+        switch: Arc::clone(&switch),
+        view: Box::new(Fake(AtomicU64::new(0))),
+    };
+    let task = tokio::spawn(AdminServer::bind(&path, state, 2).unwrap().run());
+    Daemon { client: AdminClient::new(&path), counters, switch, task, dir }
+}
+
+/// A heartbeat that follows the switch at once, for as long as the returned task lives.
+fn heartbeat(switch: &Arc<Switch>) -> JoinHandle<()> {
+    let switch = Arc::clone(switch);
+    tokio::spawn(async move {
+        loop {
+            switch.took_effect(switch.poll());
+            tokio::task::yield_now().await;
+        }
+    })
+}
+
+#[tokio::test]
+async fn the_status_shows_the_daemon_its_workloads_its_figures_and_its_store() {
+    let daemon = start();
+    daemon.counters.record(Outcome::Hit);
+
+    let status = daemon.client.status().await.unwrap();
+
+    assert_eq!((status.pid, status.version.as_str()), (std::process::id(), env!("CARGO_PKG_VERSION")));
+    assert_eq!(status.workloads, Fake(AtomicU64::new(0)).workloads());
+    assert_eq!((status.counters["requests"], status.counters["hits"]), (1, 1));
+    assert_eq!(status.counters["connections_redirected"], 1);
+    assert_eq!(status.store, StoreStatus { bytes: 5, bytes_max: 10, entries: 1 });
+}
+
+#[tokio::test]
+async fn a_switch_is_confirmed_when_the_heartbeat_follows() {
+    let daemon = start();
+    let heart = heartbeat(&daemon.switch);
+
+    let off = daemon.client.switch(Position::Off).await.unwrap();
+    assert_eq!(off.state, Position::Off);
+    assert_eq!(off.switched_off_by, Some(daemon.dir.path().join("admin.sock.off")));
+    assert_eq!(daemon.client.status().await.unwrap().switch, Position::Off);
+
+    let on = daemon.client.switch(Position::On).await.unwrap();
+    assert_eq!(on, SwitchAnswer { state: Position::On, switched_off_by: None });
+    heart.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_switch_that_the_kernel_does_not_follow_is_not_confirmed() {
+    let daemon = start();
+    daemon.switch.took_effect(true);
+    let answer = daemon.client.switch(Position::Off).await.unwrap();
+    assert_eq!(answer.state, Position::On);
+}
+
+#[tokio::test]
+async fn metrics_and_health_are_plain_text() {
+    let daemon = start();
+    assert!(daemon.client.metrics().await.unwrap().contains("\nsidestep_connections_redirected_total 1\n"));
+    let answer = raw(&daemon, "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("\r\n\r\nok\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn what_is_not_understood_is_refused_with_the_right_status() {
+    let daemon = start();
+    let put = |body: &str| {
+        format!("PUT /v1/switch HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+    };
+    for (request, status) in [
+        ("GET /nowhere HTTP/1.1\r\nhost: x\r\n\r\n".to_owned(), "404"),
+        ("DELETE /v1/status HTTP/1.1\r\nhost: x\r\n\r\n".to_owned(), "405"),
+        ("GET /v1/switch HTTP/1.1\r\nhost: x\r\n\r\n".to_owned(), "405"),
+        (put("{\"state\":\"maybe\"}"), "400"),
+        (put("{\"state\":\"on\",\"x\":1}"), "400"),
+        (put(""), "400"),
+        (put(&" ".repeat(5000)), "413"),
+    ] {
+        let answer = raw(&daemon, &request).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{request}: {answer}");
+    }
+    assert_eq!(daemon.switch.wanted(), Position::On);
+}
+
+#[tokio::test]
+async fn more_connections_than_the_limit_wait_their_turn() {
+    let daemon = start();
+    let path = daemon.client.path().to_owned();
+    let silent = [UnixStream::connect(&path).await.unwrap(), UnixStream::connect(&path).await.unwrap()];
+    let client = daemon.client.clone();
+    let waiting = tokio::spawn(async move { client.status().await });
+
+    drop(silent);
+
+    assert!(waiting.await.unwrap().is_ok());
+}
+
+#[tokio::test]
+async fn a_daemon_that_ended_leaves_no_socket_and_is_unreachable() {
+    let daemon = start();
+    daemon.client.status().await.unwrap();
+    daemon.task.abort();
+    assert!(daemon.task.await.is_err());
+
+    assert!(!daemon.client.path().exists());
+    assert!(matches!(daemon.client.status().await, Err(ClientError::Unreachable { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_daemon_that_does_not_answer_is_given_up() {
+    let dir = Scratch::new();
+    let path = dir.path().join("mute.sock");
+    let _mute = AdminSocket::bind(&path).unwrap();
+    assert!(matches!(AdminClient::new(&path).status().await, Err(ClientError::Timeout(_))));
+}
+
+async fn raw(daemon: &Daemon, request: &str) -> String {
+    let mut stream = UnixStream::connect(daemon.client.path()).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}

@@ -1,0 +1,438 @@
+//! The daemon: starts what runs, enrols workloads, ends in good order. The only place that knows all the parts.
+
+pub mod view;
+
+use std::collections::HashMap;
+use std::io;
+use std::path::Path as FsPath;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use cache_common::redirect::{EXCLUDED, LOOPBACK, PAUSED, Workload as KernelWorkload};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+use crate::accept::Acceptor;
+use crate::accept::netns::{Netns, SocketMaker, into_tokio};
+use crate::admin::{AdminServer, AdminState, Counters, Switch};
+use crate::clock;
+use crate::config::Limits;
+use crate::forward::Pool;
+use crate::identify::Workload;
+use crate::policy::{Profile, Rules};
+use crate::redirect::bypass::Bypass;
+use crate::redirect::cgroup::{self, Cgroup, CgroupError};
+use crate::redirect::heartbeat::{Heartbeat, Pulse};
+use crate::redirect::kernel::{Attachment, Kernel, KernelError, words};
+use crate::request::Path;
+use crate::route::Routes;
+use crate::store::{Store, StoreLimits};
+
+/// How often idle upstream connections and forgotten original destinations are looked for.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// An original destination that nobody accepted for so long never will be.
+const ORIGINAL_DST_MAX_AGE: Duration = Duration::from_secs(120);
+/// Variants of one resource; the oldest gives way.
+const VARIANTS_MAX: usize = 64;
+
+/// What a daemon is to be like.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Which reading of RFC 9111 decides.
+    pub profile: Profile,
+    /// Bytes that stored responses may take in memory.
+    pub store_bytes: u64,
+    /// Malformed requests get 400 instead of a relay.
+    pub is_strict: bool,
+    /// Users whose connections are left alone.
+    pub excluded_users: Vec<u32>,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// A workload to be enrolled.
+#[derive(Debug)]
+pub struct Enrolment {
+    /// Its name, unique on the node.
+    pub name: String,
+    /// Kubernetes namespace.
+    pub namespace: String,
+    /// Kubernetes service account.
+    pub service_account: String,
+    /// Where its processes are.
+    pub cgroup: Cgroup,
+    /// Where its sockets are.
+    pub netns: Netns,
+    /// Ports whose connections are redirected.
+    pub ports: Vec<u16>,
+    /// Whether loopback destinations are redirected too.
+    pub loopback: bool,
+}
+
+/// Why a daemon did not start or a workload was not enrolled.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The kernel refused.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// A cgroup could not be used.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    /// Listeners could not be made in the workload's network namespace.
+    #[error("cannot listen in the workload's network namespace: {0}")]
+    Listen(#[source] io::Error),
+    /// A thread could not be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[source] io::Error),
+    /// The daemon itself is in the workload's cgroup: it would be sent its own connections.
+    #[error("the daemon itself is in the cgroup of workload {0}: start it elsewhere")]
+    OwnCgroup(String),
+}
+
+/// A workload that is served.
+struct Enrolled {
+    workload: Arc<Workload>,
+    cgroup: Cgroup,
+    ports: Vec<u16>,
+    attachment: Option<Attachment>,
+    accepting: Vec<JoinHandle<()>>,
+    taken: Arc<AtomicU64>,
+}
+
+/// What the daemon's parts share.
+struct Shared {
+    kernel: Arc<Kernel>,
+    path: Arc<Path>,
+    switch: Arc<Switch>,
+    enrolled: Mutex<HashMap<String, Enrolled>>,
+    /// Original destinations taken out for workloads that are gone, and all of them together.
+    taken_total: AtomicU64,
+    failures: Mutex<HashMap<String, view::Failure>>,
+}
+
+/// A running daemon. Dropped, it detaches everything; connections that are open go on while the runtime lives.
+pub struct Daemon {
+    shared: Arc<Shared>,
+    tasks: Vec<JoinHandle<()>>,
+    // Dropped first among the fields below: new connections go direct before anything else ends.
+    heartbeat: Option<Heartbeat>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is guarded is replaced as a whole; a panic leaves nothing half done.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Daemon {
+    /// Loads the programs and starts what runs beside the connections; needs a tokio runtime.
+    ///
+    /// # Errors
+    /// What the kernel refuses; where a thread cannot be started.
+    pub fn start(options: Options, switch: Arc<Switch>) -> Result<Self, AppError> {
+        let Options { profile, store_bytes, is_strict, excluded_users, limits } = options;
+        let kernel = Arc::new(Kernel::load()?);
+        for user in excluded_users {
+            kernel.exclude_user(user)?;
+        }
+        let counters = Arc::new(Counters::default());
+        // One response may take half of the store: larger ones would push everything else out.
+        let object_bytes_max = store_bytes / 2;
+        let sockets = SocketMaker::start().map_err(AppError::Thread)?;
+        let path = Arc::new(Path {
+            routes: Routes::new(Rules { profile, object_bytes_max, ..Rules::default() }, switch.clone()),
+            store: Store::new(StoreLimits {
+                bytes_max: store_bytes,
+                object_bytes_max,
+                variants_max: VARIANTS_MAX,
+            }),
+            pool: Pool::new(sockets, &limits, counters.clone()),
+            bypass: Bypass::new(Some(kernel.clone()), &limits),
+            counters,
+            limits,
+            is_strict,
+        });
+        let shared = Arc::new(Shared {
+            kernel: kernel.clone(),
+            path,
+            switch,
+            enrolled: Mutex::default(),
+            taken_total: AtomicU64::new(0),
+            failures: Mutex::default(),
+        });
+        let pulse = Arc::new(Pulse::default());
+        let tasks = vec![tokio::spawn(give_pulse(pulse.clone())), tokio::spawn(keep_house(shared.clone()))];
+        let (beating, effect) = (shared.clone(), shared.clone());
+        let heartbeat = Heartbeat::start(
+            kernel,
+            pulse,
+            move || {
+                beating.publish_taken();
+                beating.switch.poll()
+            },
+            move |is_on| effect.switch.took_effect(is_on),
+        )
+        .map_err(AppError::Thread)?;
+        Ok(Self { shared, tasks, heartbeat: Some(heartbeat) })
+    }
+
+    /// Serves the admin API on a unix socket.
+    ///
+    /// # Errors
+    /// What is in the way of the socket.
+    pub fn serve_admin(&mut self, socket: &FsPath) -> anyhow::Result<()> {
+        let state = AdminState {
+            counters: self.shared.path.counters.clone(),
+            switch: self.shared.switch.clone(),
+            view: Box::new(view::View(self.shared.clone())),
+        };
+        let server = AdminServer::bind(socket, state, self.shared.path.limits.admin_connections_max)?;
+        self.tasks.push(tokio::spawn(server.run()));
+        Ok(())
+    }
+
+    /// Makes a workload's new connections come here.
+    ///
+    /// # Errors
+    /// `AppError`; the workload then goes direct, as before.
+    pub fn enrol(&self, enrolment: Enrolment) -> Result<(), AppError> {
+        let name = enrolment.name.clone();
+        let result = self.try_enrol(enrolment);
+        match &result {
+            Ok(()) => lock(&self.shared.failures).remove(&name),
+            Err(_) => None,
+        };
+        result
+    }
+
+    fn try_enrol(&self, enrolment: Enrolment) -> Result<(), AppError> {
+        let Enrolment { name, namespace, service_account, cgroup, netns, ports, loopback } = enrolment;
+        let shared = &self.shared;
+        if Cgroup::own().is_ok_and(|own| own.path().starts_with(cgroup.path())) {
+            return Err(AppError::OwnCgroup(name));
+        }
+        let listeners = netns.listen().map_err(AppError::Listen)?;
+        let port_of =
+            |listener: &std::net::TcpListener| listener.local_addr().map(|address| u32::from(address.port()));
+        let kernel_workload = KernelWorkload {
+            netns_cookie: listeners.netns_cookie,
+            listener4_port: port_of(&listeners.on4).map_err(AppError::Listen)?,
+            listener6_port: listeners
+                .on6
+                .as_ref()
+                .map(port_of)
+                .transpose()
+                .map_err(AppError::Listen)?
+                .unwrap_or(0),
+            flags: if loopback { LOOPBACK } else { 0 },
+            pending_max: shared.path.limits.original_dst_pending_max,
+            address4: listeners.address4.map_or(0, |ip| u32::from_ne_bytes(ip.octets())),
+            address6: listeners.address6.map_or([0; 4], |ip| words(ip.into())),
+            reserved: 0,
+        };
+        let id = cgroup.id();
+        let workload = Arc::new(Workload {
+            name: name.clone(),
+            namespace,
+            service_account,
+            id,
+            netns,
+            netns_cookie: listeners.netns_cookie,
+        });
+        let taken = Arc::new(AtomicU64::new(0));
+        let acceptor = Arc::new(Acceptor {
+            workload: workload.clone(),
+            kernel: shared.kernel.clone(),
+            path: shared.path.clone(),
+            places: Arc::new(Semaphore::new(shared.path.limits.connections_per_workload_max)),
+            taken: taken.clone(),
+            pause: pause(shared.kernel.clone(), id, kernel_workload),
+        });
+        let mut accepting = Vec::new();
+        for listener in [Some(listeners.on4), listeners.on6].into_iter().flatten() {
+            let listener = into_tokio(listener).map_err(AppError::Listen)?;
+            accepting.push(tokio::spawn(acceptor.clone().run(listener)));
+        }
+        let mut enrolled = Enrolled { workload, cgroup, ports, attachment: None, accepting, taken };
+        let attached = shared
+            .kernel
+            .insert_workload(id, kernel_workload, &enrolled.ports)
+            .and_then(|()| shared.kernel.attach(enrolled.cgroup.dir()));
+        match attached {
+            Ok(attachment) => enrolled.attachment = Some(attachment),
+            Err(error) => {
+                shared.end(enrolled);
+                return Err(error.into());
+            }
+        }
+        tracing::info!(workload = name, cgroup = %enrolled.cgroup.path().display(), "enrolled");
+        lock(&shared.enrolled).insert(name, enrolled);
+        Ok(())
+    }
+
+    /// Remembers why a workload is not enrolled, for listings.
+    pub fn failed(&self, name: &str, failure: view::Failure) {
+        lock(&self.shared.failures).insert(name.to_owned(), failure);
+    }
+
+    /// Leaves the connections of a cgroup's processes alone.
+    ///
+    /// # Errors
+    /// A full map.
+    pub fn exclude(&self, cgroup: &Cgroup) -> Result<(), AppError> {
+        let excluded = KernelWorkload { flags: EXCLUDED, ..KernelWorkload::default() };
+        Ok(self.shared.kernel.insert_workload(cgroup.id(), excluded, &[])?)
+    }
+
+    /// Lets a workload's new connections go direct; those that are open go on.
+    pub fn unenrol(&self, name: &str) {
+        let gone = lock(&self.shared.enrolled).remove(name);
+        if let Some(enrolled) = gone {
+            tracing::info!(workload = name, "no longer enrolled");
+            self.shared.end(enrolled);
+        }
+    }
+
+    /// The figures, the kernel's included.
+    pub fn figures(&self) -> crate::admin::Figures {
+        self.shared.fold_kernel_counters();
+        self.shared.path.counters.figures()
+    }
+
+    /// Sends every new connection direct and waits, up to `patience`, for the open ones to end by themselves.
+    pub async fn drain(&mut self, patience: Duration) {
+        drop(self.heartbeat.take());
+        let names: Vec<String> = lock(&self.shared.enrolled).keys().cloned().collect();
+        for name in names {
+            self.unenrol(&name);
+        }
+        let open = || self.shared.path.counters.connections_open.value();
+        let ended = async {
+            while open() > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        if tokio::time::timeout(patience, ended).await.is_err() {
+            tracing::warn!(open = open(), "connections were still open at the end");
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        drop(self.heartbeat.take());
+        for task in self.tasks.drain(..) {
+            task.abort();
+        }
+        for (_, enrolled) in lock(&self.shared.enrolled).drain() {
+            self.shared.end(enrolled);
+        }
+    }
+}
+
+impl Shared {
+    /// Detaches first: a connection is redirected until then, and must find a listener.
+    fn end(&self, mut enrolled: Enrolled) {
+        drop(enrolled.attachment.take());
+        let id = enrolled.workload.id;
+        self.kernel.remove_workload(id, &enrolled.ports);
+        self.path.pool.forget_workload(id);
+        self.taken_total.fetch_add(enrolled.taken.load(Ordering::Relaxed), Ordering::Relaxed);
+        let accepting = std::mem::take(&mut enrolled.accepting);
+        // What was redirected a moment ago is still in the listener's queue.
+        let end = async move {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            accepting.iter().for_each(JoinHandle::abort);
+        };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn(end)),
+            Err(_) => tracing::debug!("no runtime: listeners end with the process"),
+        }
+    }
+
+    /// Tells the kernel how many original destinations were taken out, so that its quotas stay true.
+    fn publish_taken(&self) {
+        let mut total = self.taken_total.load(Ordering::Relaxed);
+        for enrolled in lock(&self.enrolled).values() {
+            let taken = enrolled.taken.load(Ordering::Relaxed);
+            total += taken;
+            self.publish(enrolled.workload.id, taken);
+        }
+        self.publish(0, total);
+    }
+
+    fn publish(&self, workload: u64, taken: u64) {
+        if let Err(error) = self.kernel.publish_taken(workload, taken) {
+            tracing::warn!(%error, "quotas of waiting connections are not up to date");
+        }
+    }
+
+    /// Takes out original destinations of connections that never arrived.
+    fn sweep(&self) {
+        let before = clock::boot().saturating_sub(ORIGINAL_DST_MAX_AGE).as_nanos() as u64;
+        let swept = self.kernel.sweep_original_dst(before);
+        let enrolled = lock(&self.enrolled);
+        for workload in swept {
+            match enrolled.values().find(|enrolled| enrolled.workload.id == workload) {
+                Some(enrolled) => enrolled.taken.fetch_add(1, Ordering::Relaxed),
+                None => self.taken_total.fetch_add(1, Ordering::Relaxed),
+            };
+        }
+    }
+}
+
+/// What an acceptor calls at its limits: new connections go direct, or come here again.
+fn pause(kernel: Arc<Kernel>, id: u64, usual: KernelWorkload) -> Box<dyn Fn(bool) + Send + Sync> {
+    Box::new(move |is_paused| {
+        let flags = if is_paused { usual.flags | PAUSED } else { usual.flags };
+        if let Err(error) = kernel.update_workload(id, KernelWorkload { flags, ..usual }) {
+            tracing::warn!(%error, "the kernel was not told about a limit");
+        }
+    })
+}
+
+async fn give_pulse(pulse: Arc<Pulse>) {
+    let mut ticks = tokio::time::interval(crate::redirect::heartbeat::INTERVAL);
+    loop {
+        ticks.tick().await;
+        pulse.beat();
+    }
+}
+
+async fn keep_house(shared: Arc<Shared>) {
+    let mut ticks = tokio::time::interval(HOUSEKEEPING);
+    let mut count = 0_u64;
+    loop {
+        ticks.tick().await;
+        shared.path.pool.reap();
+        count += 1;
+        if count.is_multiple_of(30) {
+            shared.sweep();
+        }
+    }
+}
+
+/// Raises the limit of open files to what we may: each redirected connection takes up to two. Children inherit it.
+pub fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+}
+
+/// Opens the network namespace of a workload: the one given, else that of the oldest process in its cgroup.
+///
+/// # Errors
+/// No process yet, or a namespace that cannot be opened.
+pub fn netns_of(cgroup: &Cgroup, path: Option<&FsPath>) -> io::Result<Netns> {
+    match path {
+        Some(path) => Netns::open(path),
+        None => {
+            let pid = cgroup::oldest_process(cgroup.path())
+                .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no process in the cgroup yet"))?;
+            Netns::open(&cgroup::netns_path(pid))
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! What listings show of a running daemon.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cache_common::event::Counter as KernelCounter;
+
+use super::{Shared, lock};
+use crate::admin::{Counters, DaemonView, EnrolmentState, StoreStatus, WorkloadStatus};
+
+/// Why a wanted workload is not enrolled.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// Kubernetes namespace.
+    pub namespace: String,
+    /// Kubernetes service account.
+    pub service_account: String,
+    /// Where its processes are to be.
+    pub cgroup: PathBuf,
+    /// Whether it is merely not there yet.
+    pub is_pending: bool,
+    /// One sentence.
+    pub reason: String,
+}
+
+pub(super) struct View(pub(super) Arc<Shared>);
+
+impl DaemonView for View {
+    fn workloads(&self) -> Vec<WorkloadStatus> {
+        let enrolled = lock(&self.0.enrolled);
+        let served = enrolled.values().map(|one| WorkloadStatus {
+            name: one.workload.name.clone(),
+            namespace: one.workload.namespace.clone(),
+            service_account: one.workload.service_account.clone(),
+            state: EnrolmentState::Enrolled,
+            reason: String::new(),
+            cgroup: one.cgroup.path().to_owned(),
+        });
+        let failures = lock(&self.0.failures);
+        let failed = failures.iter().map(|(name, failure)| WorkloadStatus {
+            name: name.clone(),
+            namespace: failure.namespace.clone(),
+            service_account: failure.service_account.clone(),
+            state: if failure.is_pending { EnrolmentState::Pending } else { EnrolmentState::Failed },
+            reason: failure.reason.clone(),
+            cgroup: failure.cgroup.clone(),
+        });
+        let mut all: Vec<WorkloadStatus> = served.chain(failed).collect();
+        all.sort_by(|one, other| one.name.cmp(&other.name));
+        all
+    }
+
+    fn store(&self) -> StoreStatus {
+        let store = &self.0.path.store;
+        StoreStatus { bytes: store.bytes(), bytes_max: store.bytes_max(), entries: store.entries() }
+    }
+
+    fn fold_kernel_counters(&self, _counters: &Counters) {
+        self.0.fold_kernel_counters();
+    }
+}
+
+impl Shared {
+    /// Copies what the kernel programs have counted into the daemon's figures.
+    pub(super) fn fold_kernel_counters(&self) {
+        let counters = &self.path.counters;
+        let mut passed = 0;
+        for counter in KernelCounter::ALL {
+            let value = self.kernel.count(*counter);
+            let figure = match counter {
+                KernelCounter::Redirected => &counters.connections_redirected,
+                KernelCounter::OriginalDstFull => &counters.original_dst_full,
+                // Ports that nobody asked to intercept are none of ours.
+                KernelCounter::PassedPort => continue,
+                KernelCounter::PassedExcluded => &counters.passed_excluded,
+                KernelCounter::PassedAddress => &counters.passed_address,
+                KernelCounter::PassedDevice => &counters.passed_device,
+                KernelCounter::PassedNetns => &counters.passed_netns,
+                KernelCounter::PassedPaused => &counters.passed_paused,
+                KernelCounter::PassedStale => &counters.passed_stale,
+                KernelCounter::PassedOff => &counters.passed_off,
+                KernelCounter::PassedBypass => &counters.passed_bypass,
+                KernelCounter::PassedPending => &counters.passed_pending,
+                KernelCounter::PassedNoListener => &counters.passed_no_listener,
+                KernelCounter::PassedStorage => &counters.passed_storage,
+            };
+            figure.set(value);
+            if !matches!(counter, KernelCounter::Redirected | KernelCounter::OriginalDstFull) {
+                passed += value;
+            }
+        }
+        counters.connections_passed.set(passed);
+    }
+}

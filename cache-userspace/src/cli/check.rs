@@ -1,0 +1,116 @@
+//! `sidestep check`: what this machine offers, a line a subject, and what to do where it is not enough.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::{Output, print};
+use crate::redirect::preflight::{self, Finding, Probe, Role};
+
+/// Looks at what this machine and this process offer; ends with 1 where something that is required is missing.
+#[derive(Debug, clap::Args)]
+pub struct Check {
+    /// The cgroup that is to be used, by default this process's own.
+    #[arg(long, value_name = "PATH")]
+    pub cgroup: Option<PathBuf>,
+    /// Judge for the daemon of a node instead of `exec`.
+    #[arg(long)]
+    pub node: bool,
+    /// How to print.
+    #[arg(short = 'o', long = "output", value_enum, default_value_t)]
+    pub output: Output,
+}
+
+impl Check {
+    /// Gathers, judges and prints.
+    ///
+    /// # Errors
+    /// Where printing fails.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let role = if self.node { Role::Node } else { Role::Exec };
+        let findings = preflight::findings(&Probe::gather(self.cgroup.as_deref()));
+        print(&match self.output {
+            Output::Text => text(&findings, role),
+            Output::Json => format!("{:#}\n", json(&findings, role)),
+        })?;
+        let obstacle = preflight::first_obstacle(&findings, role);
+        Ok(if obstacle.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    }
+}
+
+fn text(findings: &[Finding], role: Role) -> String {
+    let width = findings.iter().map(|one| one.subject.len()).max().unwrap_or(0);
+    let mut text = String::new();
+    for one in findings {
+        let verdict = verdict(one, role);
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{verdict:<8}{:<width$}  {}", one.subject, one.says);
+        if !one.ok {
+            let _ = writeln!(text, "{:<8}{:<width$}  -> {}", "", "", one.advice);
+        }
+    }
+    text
+}
+
+fn verdict(finding: &Finding, role: Role) -> &'static str {
+    match (finding.ok, finding.stops(role)) {
+        (true, _) => "ok",
+        (false, true) => "not ok",
+        (false, false) => "warn",
+    }
+}
+
+fn json(findings: &[Finding], role: Role) -> serde_json::Value {
+    let obstacle = preflight::first_obstacle(findings, role);
+    let findings: Vec<_> = findings
+        .iter()
+        .map(|one| {
+            json!({
+                "subject": one.subject,
+                "ok": one.ok,
+                "required": one.stops(role),
+                "says": one.says,
+                "advice": one.advice,
+            })
+        })
+        .collect();
+    json!({ "ok": obstacle.is_none(), "findings": findings })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lacking_all() -> Vec<Finding> {
+        let kernel = Some((6, 1));
+        preflight::findings(&Probe {
+            kernel,
+            kernel_release: "6.1".to_owned(),
+            euid: 1000,
+            ..Probe::default()
+        })
+    }
+
+    #[test]
+    fn each_line_says_ok_or_not_ok_and_what_to_do() {
+        let text = text(&lacking_all(), Role::Exec);
+        assert!(text.starts_with("ok      kernel             Linux 6.1\n"), "{text}");
+        assert!(text.contains("not ok  cgroup v2          no cgroup v2 hierarchy is mounted\n"), "{text}");
+        assert!(
+            text.contains("                           -> run it as root, for example with sudo\n"),
+            "{text}"
+        );
+        assert!(text.contains("warn    BTF "), "{text}");
+    }
+
+    #[test]
+    fn programs_get_the_same_findings() {
+        let value = json(&lacking_all(), Role::Exec);
+        assert_eq!(value["ok"], false);
+        assert_eq!(value["findings"][0]["ok"], true);
+        assert_eq!(value["findings"][1]["required"], true);
+        assert_eq!(value["findings"].as_array().unwrap().len(), lacking_all().len());
+    }
+}

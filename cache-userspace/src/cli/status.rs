@@ -1,0 +1,163 @@
+//! `sidestep status`: what one daemon does now.
+
+use std::fmt::Write;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+
+use super::{Output, print, runtime, sockets};
+use crate::admin::client::AdminClient;
+use crate::admin::switch::state_dir;
+use crate::admin::{EnrolmentState, Status as DaemonStatus};
+
+/// Shows a daemon's switch, workloads, store and most important counters.
+#[derive(Debug, clap::Args)]
+pub struct Status {
+    /// The daemon's admin socket, by default admin.sock in the state directory or the only one there.
+    #[arg(long, value_name = "SOCK")]
+    pub admin: Option<PathBuf>,
+    /// How to print.
+    #[arg(short = 'o', long = "output", value_enum, default_value_t)]
+    pub output: Output,
+}
+
+impl Status {
+    /// Asks and prints.
+    ///
+    /// # Errors
+    /// Where no daemon is found, or it does not answer.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let socket = match self.admin {
+            Some(socket) => socket,
+            None => only_daemon(&state_dir())?,
+        };
+        let status = runtime()?.block_on(AdminClient::new(&socket).status())?;
+        print(&match self.output {
+            Output::Text => text(&status),
+            Output::Json => serde_json::to_string_pretty(&status).context("cannot print")? + "\n",
+        })?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// The node's daemon goes first; else there must be exactly one that lives.
+fn only_daemon(dir: &Path) -> anyhow::Result<PathBuf> {
+    let mut alive: Vec<PathBuf> =
+        sockets(dir).into_iter().filter(|socket| UnixStream::connect(socket).is_ok()).collect();
+    if let Some(node) = alive.iter().find(|socket| socket.ends_with("admin.sock")) {
+        return Ok(node.clone());
+    }
+    match (alive.pop(), alive.as_slice()) {
+        (Some(only), []) => Ok(only),
+        (None, _) => {
+            bail!("no daemon runs here: none answers in {}; name its socket with --admin", dir.display())
+        }
+        (Some(last), others) => {
+            let names: Vec<_> = others.iter().chain([&last]).map(|path| path.display().to_string()).collect();
+            bail!("{} daemons run here; name one with --admin: {}", names.len(), names.join(", "))
+        }
+    }
+}
+
+fn text(status: &DaemonStatus) -> String {
+    let mut text =
+        format!("sidestep {}, pid {}\nswitch       {}", status.version, status.pid, status.switch.word());
+    // Writing to a String cannot fail.
+    if let Some(file) = &status.switched_off_by {
+        let _ = write!(text, " ({} is there)", file.display());
+    }
+    let store = &status.store;
+    let _ = writeln!(
+        text,
+        "\nstore        {} of {} bytes, {} responses",
+        store.bytes, store.bytes_max, store.entries
+    );
+    let of = |name: &str| status.counters.get(name).copied().unwrap_or(0);
+    let _ = writeln!(
+        text,
+        "connections  {} redirected, {} direct, {} open",
+        of("connections_redirected"),
+        of("connections_passed"),
+        of("connections_open")
+    );
+    let _ = writeln!(
+        text,
+        "requests     {}: {} hits, {} revalidated, {} stale, {} collapsed, {} misses, {} uncacheable, {} errors",
+        of("requests"),
+        of("hits"),
+        of("revalidated"),
+        of("stale"),
+        of("collapsed"),
+        of("misses"),
+        of("uncacheable"),
+        of("errors")
+    );
+    let _ = writeln!(text, "workloads    {}", status.workloads.len());
+    for one in &status.workloads {
+        let state = match one.state {
+            EnrolmentState::Enrolled => "enrolled",
+            EnrolmentState::Pending => "pending",
+            EnrolmentState::Failed => "failed",
+        };
+        let _ = write!(text, "  {state:<9}{}/{}/{}", one.namespace, one.service_account, one.name);
+        let _ = write!(text, "  {}", one.cgroup.display());
+        let _ = if one.reason.is_empty() { writeln!(text) } else { writeln!(text, "  {}", one.reason) };
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+    use crate::admin::scratch::Scratch;
+    use crate::admin::{Position, StoreStatus, WorkloadStatus};
+
+    #[test]
+    fn the_nodes_daemon_goes_first_and_dead_sockets_do_not_count() {
+        let dir = Scratch::new();
+        assert!(only_daemon(dir.path()).unwrap_err().to_string().starts_with("no daemon runs here"));
+
+        drop(UnixListener::bind(dir.path().join("exec-1.sock")).unwrap());
+        assert!(only_daemon(dir.path()).is_err());
+
+        let _one = UnixListener::bind(dir.path().join("exec-2.sock")).unwrap();
+        assert_eq!(only_daemon(dir.path()).unwrap(), dir.path().join("exec-2.sock"));
+
+        let _two = UnixListener::bind(dir.path().join("exec-3.sock")).unwrap();
+        assert!(only_daemon(dir.path()).unwrap_err().to_string().starts_with("2 daemons run here"));
+
+        let _node = UnixListener::bind(dir.path().join("admin.sock")).unwrap();
+        assert_eq!(only_daemon(dir.path()).unwrap(), dir.path().join("admin.sock"));
+    }
+
+    #[test]
+    fn people_see_the_switch_the_store_and_each_workload() {
+        let status = DaemonStatus {
+            pid: 7,
+            version: "1.2.3".to_owned(),
+            switch: Position::Off,
+            switched_off_by: Some("/run/sidestep/off".into()),
+            workloads: vec![WorkloadStatus {
+                name: "a".to_owned(),
+                namespace: "shop".to_owned(),
+                service_account: "web".to_owned(),
+                state: EnrolmentState::Failed,
+                reason: "no such cgroup".to_owned(),
+                cgroup: "/cg/a".into(),
+            }],
+            counters: [("requests".to_owned(), 3)].into(),
+            store: StoreStatus { bytes: 1, bytes_max: 2, entries: 1 },
+        };
+        let text = text(&status);
+        assert!(
+            text.starts_with("sidestep 1.2.3, pid 7\nswitch       off (/run/sidestep/off is there)\n"),
+            "{text}"
+        );
+        assert!(text.contains("requests     3: 0 hits"), "{text}");
+        assert!(text.ends_with("  failed   shop/web/a  /cg/a  no such cgroup\n"), "{text}");
+    }
+}

@@ -1,0 +1,82 @@
+//! Fields whose values have rules. They are checked inside the parser's own visit, which is what makes it name the
+//! field and the line of the value.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserializer, de};
+
+use super::PORTS_MAX;
+
+struct NonEmpty;
+
+impl de::Visitor<'_> for NonEmpty {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_str<E: de::Error>(self, name: &str) -> Result<String, E> {
+        if name.is_empty() { Err(E::custom("must not be empty")) } else { Ok(name.to_owned()) }
+    }
+}
+
+struct Absolute;
+
+impl de::Visitor<'_> for Absolute {
+    type Value = PathBuf;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an absolute path")
+    }
+
+    fn visit_str<E: de::Error>(self, path: &str) -> Result<PathBuf, E> {
+        let path = PathBuf::from(path);
+        if path.is_absolute() {
+            Ok(path)
+        } else {
+            Err(E::custom(format_args!("{} is not an absolute path", path.display())))
+        }
+    }
+}
+
+struct Ports;
+
+impl<'de> de::Visitor<'de> for Ports {
+    type Value = Vec<u16>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of ports")
+    }
+
+    fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<Vec<u16>, A::Error> {
+        let mut ports = Vec::new();
+        while let Some(port) = list.next_element::<u16>()? {
+            if port == 0 {
+                return Err(de::Error::custom("a port is a number from 1 to 65535"));
+            }
+            if ports.len() == PORTS_MAX {
+                return Err(de::Error::custom(format_args!("more than {PORTS_MAX} ports are named")));
+            }
+            ports.push(port);
+        }
+        if ports.is_empty() { Err(de::Error::custom("no port is named")) } else { Ok(ports) }
+    }
+}
+
+pub(super) fn non_empty<'de, D: Deserializer<'de>>(input: D) -> Result<String, D::Error> {
+    input.deserialize_str(NonEmpty)
+}
+
+pub(super) fn absolute<'de, D: Deserializer<'de>>(input: D) -> Result<PathBuf, D::Error> {
+    input.deserialize_str(Absolute)
+}
+
+pub(super) fn optional_absolute<'de, D: Deserializer<'de>>(input: D) -> Result<Option<PathBuf>, D::Error> {
+    absolute(input).map(Some)
+}
+
+pub(super) fn ports<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<u16>, D::Error> {
+    input.deserialize_seq(Ports)
+}

@@ -1,0 +1,118 @@
+//! A configuration is read whole or refused with the place that is wrong.
+
+use super::*;
+
+const FULL: &str = "profile: rfc9111
+storeBytes: 1GiB
+admin: /tmp/a.sock
+strictHttp: true
+excludedUids: [7]
+workloads:
+  - name: a
+    namespace: shop
+    serviceAccount: web
+    cgroup: /cg/a
+    netns: /run/netns/a
+    ports: [80, 8080]
+    loopback: true
+  - name: b
+    cgroup: /cg/b
+    ports: [80]
+";
+
+fn refusal(text: &str) -> String {
+    Config::parse(text).unwrap_err().to_string()
+}
+
+#[test]
+fn a_full_configuration_is_read() {
+    let config = Config::parse(FULL).unwrap();
+    assert_eq!(config.profile, Profile::Rfc9111);
+    assert_eq!(config.store_bytes, ByteSize(1 << 30));
+    assert!(config.strict_http);
+    assert_eq!(config.excluded_uids, [7]);
+    let [a, b] = &config.workloads[..] else { panic!("{config:?}") };
+    assert_eq!((a.namespace.as_str(), a.service_account.as_str()), ("shop", "web"));
+    assert_eq!(a.netns.as_deref(), Some(Path::new("/run/netns/a")));
+    assert_eq!((a.ports.as_slice(), a.loopback), ([80, 8080].as_slice(), true));
+    assert_eq!((b.namespace.as_str(), b.service_account.as_str()), ("default", "default"));
+    assert_eq!((&b.netns, b.loopback), (&None, false));
+}
+
+#[test]
+fn an_empty_configuration_is_the_default() {
+    assert_eq!(Config::parse("").unwrap(), Config::default());
+    assert_eq!(Config::parse("# nothing\n").unwrap(), Config::default());
+    assert_eq!(Config::default().excluded_uids, [1337, 2102]);
+    assert_eq!(Config::default().store_bytes.to_string(), "256MiB");
+}
+
+#[test]
+fn what_is_wrong_is_named_with_its_field_and_line() {
+    for (text, field, line) in [
+        ("profil: safe\n", "unknown field `profil`", "line 1"),
+        ("strictHttp: true\nprofil: safe\n", "unknown field `profil`", "line 2"),
+        (
+            "workloads:\n  - name: a\n    cgroup: /a\n    port: [80]\n",
+            "workloads[0]: unknown field `port`",
+            "line 4",
+        ),
+        ("profile: fast\n", "profile: unknown variant `fast`", "line 1"),
+        ("strictHttp: false\nstoreBytes: lots\n", "storeBytes: \"lots\" is not a size", "line 2"),
+        ("admin: relative.sock\n", "admin: relative.sock is not an absolute path", "line 1"),
+        ("workloads:\n  - name: a\n    ports: [80]\n", "workloads[0]: missing field `cgroup`", "line 2"),
+        (
+            "workloads:\n  - name: a\n    cgroup: /a\n    ports: []\n",
+            "workloads[0].ports: no port is named",
+            "line 4",
+        ),
+        (
+            "workloads:\n  - name: a\n    cgroup: /a\n    ports: [0]\n",
+            "workloads[0].ports: a port is",
+            "line 4",
+        ),
+        (
+            "workloads:\n  - name: a\n    cgroup: /a\n    ports: [70000]\n",
+            "workloads[0].ports[0]: invalid value: integer `70000`, expected u16",
+            "line 4",
+        ),
+        ("workloads:\n  - name: ''\n", "workloads[0].name: must not be empty", "line 2"),
+        (
+            "workloads:\n  - name: a\n    netns: x\n",
+            "workloads[0].netns: x is not an absolute path",
+            "line 3",
+        ),
+        ("workloads: [\n", "", "line 2"),
+    ] {
+        let refusal = refusal(text);
+        assert!(refusal.contains(field) && refusal.contains(line), "{text}: {refusal}");
+    }
+}
+
+#[test]
+fn more_ports_than_the_limit_are_refused_and_exactly_the_limit_is_not() {
+    let with = |count: usize| {
+        let ports: Vec<String> = (1..=count).map(|port| port.to_string()).collect();
+        Config::parse(&format!("workloads: [{{name: a, cgroup: /a, ports: [{}]}}]", ports.join(", ")))
+    };
+    assert!(with(PORTS_MAX).is_ok());
+    assert!(with(PORTS_MAX + 1).is_err());
+}
+
+#[test]
+fn two_workloads_of_one_name_or_cgroup_are_refused_at_the_second() {
+    let twice = FULL.replace("name: b", "name: \"a\" # again");
+    assert!(
+        refusal(&twice).ends_with("workloads[1].name: \"a\" is already used at line 14"),
+        "{}",
+        refusal(&twice)
+    );
+    let shared = FULL.replace("/cg/b", "/cg/a");
+    assert!(refusal(&shared).ends_with("workloads[1].cgroup: \"/cg/a\" is already used at line 15"));
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let error = Config::read(Path::new("/nonexistent/sidestep.yaml")).unwrap_err();
+    assert!(error.to_string().contains("/nonexistent/sidestep.yaml"), "{error}");
+}

@@ -1,0 +1,153 @@
+//! The client's connection: our own HTTP/1, since a cache that answers in the kernel has to know where each message
+//! ends. Takes requests off it in order, serves them by the path, and relays what is not for us to understand.
+
+mod next;
+pub mod relay;
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use next::Next;
+use tokio::net::TcpStream;
+
+use crate::accept::netns::reset;
+use crate::admin::Outcome;
+use crate::forward::{ForwardError, RequestBody, Upstream};
+use crate::http1::RequestHead;
+use crate::request::{Connection, Path};
+use crate::respond::{Own, Persistence, Response, own, write};
+use crate::route::Route;
+use crate::stream::WriteQueue;
+
+/// A redirected connection whose first bytes are HTTP/1.
+pub struct Downstream {
+    stream: TcpStream,
+    buffer: BytesMut,
+    scanned: usize,
+    path: Arc<Path>,
+    connection: Connection,
+}
+
+/// What follows a served request.
+enum After {
+    /// The next one.
+    Stay,
+    /// The end, in good order.
+    Close,
+    /// The end, as of a peer that died.
+    Reset,
+    /// A relay to this upstream.
+    Relay(Upstream),
+}
+
+impl Downstream {
+    /// A connection with what was read of it so far.
+    pub fn new(stream: TcpStream, buffer: BytesMut, path: Arc<Path>, connection: Connection) -> Self {
+        Self { stream, buffer, scanned: 0, path, connection }
+    }
+
+    /// Serves requests until the connection ends.
+    pub async fn serve(mut self) {
+        loop {
+            match self.next().await {
+                Next::Request(request) => match self.serve_one(&request).await {
+                    After::Stay => {}
+                    After::Close => return self.close().await,
+                    After::Reset => return reset(self.stream),
+                    After::Relay(upstream) => return self.relay_to(upstream).await,
+                },
+                Next::Reject(why) => {
+                    self.path.counters.rejected_malformed.incr();
+                    self.path.counters.record(Outcome::Error);
+                    tracing::debug!(why, "rejected");
+                    let mut queue = WriteQueue::default();
+                    queue.push(own(Own::BadRequest(why), Persistence::Closes));
+                    // A client that is gone needs no answer.
+                    let _ = queue.flush(&self.stream).await;
+                    return self.close().await;
+                }
+                Next::Relay(kind) => return self.relay(kind).await,
+                Next::End => return,
+            }
+        }
+    }
+
+    async fn serve_one(&mut self, request: &RequestHead) -> After {
+        let path = self.path.clone();
+        let may_stay = matches!(path.routes.find(), Route::Cache(_));
+        let persistence = Persistence::of(request, may_stay);
+        let body = RequestBody::new(&self.stream, &mut self.buffer, request.framing);
+        let response = match path.serve(request, body, &self.connection).await {
+            Ok(response) => response,
+            Err(error) => return failed(&path, &error, &self.stream).await,
+        };
+        path.counters.record(Path::outcome(&response));
+        match response {
+            Response::Stored { entry, age } => {
+                let with_content = &request.method[..] != b"HEAD";
+                if with_content {
+                    path.counters.bytes_from_cache.add(entry.body_bytes);
+                }
+                let sent = write::stored(&entry, age, persistence, with_content, &self.stream).await;
+                if sent.is_ok() && persistence != Persistence::Closes { After::Stay } else { After::Close }
+            }
+            Response::Own(answer) => {
+                let mut queue = WriteQueue::default();
+                queue.push(own(answer, persistence));
+                let sent = queue.flush(&self.stream).await;
+                if sent.is_ok() && persistence != Persistence::Closes { After::Stay } else { After::Close }
+            }
+            Response::Opaque(exchange) => exchange.into_upstream().map_or(After::Reset, After::Relay),
+            Response::Forwarded(forwarded) => {
+                match write::forwarded(*forwarded, request, persistence, &self.stream, &path.counters).await {
+                    Ok(sent) => {
+                        if let Some(upstream) = sent.upstream {
+                            path.pool.put(self.connection.pool_key(), self.connection.id, upstream);
+                        }
+                        if sent.may_stay { After::Stay } else { After::Close }
+                    }
+                    Err(write::SendError::Client(_)) => After::Reset,
+                    Err(write::SendError::Upstream { error, needs_reset }) => {
+                        tracing::debug!(%error, "answer broke off");
+                        path.counters.answers_broken_off.incr();
+                        if needs_reset { After::Reset } else { After::Close }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Closes in good order: what the client still sends is read and thrown away for a moment, since closing with
+    /// unread bytes would reset the connection and could take the answer with it (RFC 9112 §9.6).
+    async fn close(mut self) {
+        relay::linger(&self.stream, &mut self.buffer).await;
+    }
+}
+
+/// What a request without an answer means for its connection: what the client would have seen without us.
+async fn failed(path: &Path, error: &ForwardError, client: &TcpStream) -> After {
+    tracing::debug!(%error, "no answer");
+    match error {
+        ForwardError::BadContent(_) => {
+            path.counters.rejected_malformed.incr();
+            path.counters.record(Outcome::Error);
+            let mut queue = WriteQueue::default();
+            queue.push(own(Own::BadRequest("chunk"), Persistence::Closes));
+            // A client that is gone needs no answer.
+            let _ = queue.flush(client).await;
+            After::Close
+        }
+        ForwardError::ClientGone => {
+            path.counters.record(Outcome::Uncacheable);
+            After::Reset
+        }
+        ForwardError::Closed => {
+            path.counters.record(Outcome::Error);
+            After::Close
+        }
+        ForwardError::Dial(_) | ForwardError::Broken(_) => {
+            path.counters.record(Outcome::Error);
+            After::Reset
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! One request and its answer on one upstream connection: content goes up while the answer comes down, and either
+//! side's backpressure is the other's.
+
+use std::io;
+
+use bytes::{Bytes, BytesMut};
+
+use super::ForwardError;
+use super::pool::Upstream;
+use super::upload::{Upload, UploadFault};
+use crate::http1::{Decoder, Fields, Framing, Parsed, Piece, RequestHead, ResponseHead, encode};
+use crate::stream::{READ_BYTES, WriteQueue, read_more, shutdown_write};
+
+/// What came back.
+#[derive(Debug)]
+pub enum Answer {
+    /// A final response; its content is still to be read from the exchange.
+    Head(Box<ResponseHead>),
+    /// Bytes that are not a well-formed response, or a switch of protocols: to be relayed untouched.
+    Opaque,
+}
+
+/// An exchange in progress.
+#[derive(Debug)]
+pub struct Exchange<'a> {
+    upstream: Upstream,
+    upload: Upload<'a>,
+    decoder: Decoder,
+    trailers: Option<Fields>,
+    scanned: usize,
+    head_bytes_max: usize,
+    is_half_closed: bool,
+    persists: bool,
+}
+
+impl<'a> Exchange<'a> {
+    /// An exchange that has not sent anything yet.
+    pub fn new(upstream: Upstream, upload: Upload<'a>, head_bytes_max: usize) -> Self {
+        let decoder = Decoder::of_response(Framing::Empty);
+        let persists = true;
+        Self {
+            upstream,
+            upload,
+            decoder,
+            trailers: None,
+            scanned: 0,
+            head_bytes_max,
+            is_half_closed: false,
+            persists,
+        }
+    }
+
+    /// Sends the request and waits for the head of the final response; interim responses are passed to the client.
+    ///
+    /// # Errors
+    /// `ForwardError`; nothing of a final response has been read then.
+    pub async fn answer(&mut self, request: &RequestHead) -> Result<Answer, ForwardError> {
+        loop {
+            let parsed = if self.upstream.buffer.is_empty() {
+                Parsed::Partial
+            } else {
+                ResponseHead::take(
+                    &mut self.upstream.buffer,
+                    &mut self.scanned,
+                    self.head_bytes_max,
+                    &request.method,
+                )
+            };
+            match parsed {
+                Parsed::Complete(head) if head.status == 101 => {
+                    self.put_back(&head.raw);
+                    return Ok(Answer::Opaque);
+                }
+                Parsed::Complete(head) if head.status < 200 => self.pass_interim(request, &head).await?,
+                Parsed::Complete(head) => {
+                    self.decoder = Decoder::of_response(head.framing);
+                    self.persists = head.persists();
+                    return Ok(Answer::Head(Box::new(head)));
+                }
+                Parsed::Ambiguous(_) | Parsed::Malformed(_) => return Ok(Answer::Opaque),
+                Parsed::Partial => {
+                    let is_begun = !self.upstream.buffer.is_empty();
+                    match self.read().await {
+                        Ok(0) if is_begun => return Ok(Answer::Opaque),
+                        Ok(0) => return Err(ForwardError::Closed),
+                        Ok(_) => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether the connection was used before and the request may be sent again on another one.
+    pub fn may_restart(&self) -> bool {
+        self.upstream.is_reused && self.upstream.buffer.is_empty() && !self.upload.has_taken_content
+    }
+
+    /// Begins again on a new connection.
+    pub fn restart(&mut self, upstream: Upstream, head: Bytes) {
+        self.upstream = upstream;
+        self.upload.restart(head);
+        self.scanned = 0;
+    }
+
+    /// Takes content that is already here; `None` when reading is needed, or after the end.
+    ///
+    /// # Errors
+    /// Content that cannot be framed.
+    pub fn buffered(&mut self) -> Result<Option<Bytes>, ForwardError> {
+        while let Some(piece) = self.decoder.decode(&mut self.upstream.buffer).map_err(invalid)? {
+            match piece {
+                Piece::Data(data) => return Ok(Some(data)),
+                Piece::End(trailers) => self.trailers = Some(trailers),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reads more of the answer, sending the client's content meanwhile.
+    ///
+    /// # Errors
+    /// `ForwardError::Broken` also where the answer ended early (RFC 9112 §8).
+    pub async fn more(&mut self) -> Result<(), ForwardError> {
+        if self.read().await? == 0 {
+            self.decoder.end().map_err(invalid)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the answer is complete.
+    pub fn is_done(&self) -> bool {
+        self.decoder.is_done()
+    }
+
+    /// The answer's trailer fields, once it is complete.
+    pub fn trailers(&self) -> Option<&Fields> {
+        self.trailers.as_ref().filter(|fields| !fields.is_empty())
+    }
+
+    /// Whether the client's request was read to its end.
+    pub fn is_request_read(&self) -> bool {
+        self.upload.body.is_done()
+    }
+
+    /// Whether the client has shut down its sending side.
+    pub fn is_client_at_end(&self) -> bool {
+        self.upload.body.is_at_end
+    }
+
+    /// The connection, if it may serve another request; the exchange is over.
+    pub fn into_reusable(self) -> Option<Upstream> {
+        let is_sent = self.upload.is_over() && self.upload.body.is_done() && !self.upload.is_abandoned;
+        let clean = self.is_done() && self.persists && is_sent;
+        (clean && !self.is_half_closed && self.upstream.buffer.is_empty()).then_some(self.upstream)
+    }
+
+    /// Binds the connection to this client: a login was negotiated on it.
+    pub fn pin(&mut self) {
+        self.upstream.is_pinned = true;
+    }
+
+    /// The connection with the bytes that were read of it, for a relay; `None` where the client's content is not
+    /// sent yet, since a relay could not go on with it.
+    pub fn into_upstream(self) -> Option<Upstream> {
+        (self.upload.is_over() && self.upload.body.is_done()).then_some(self.upstream)
+    }
+
+    async fn read(&mut self) -> Result<usize, ForwardError> {
+        let Self { upstream, upload, .. } = self;
+        loop {
+            if upload.is_over() {
+                let was_at_end = upload.body.is_at_end;
+                tokio::select! {
+                    read = read_more(&upstream.stream, &mut upstream.buffer, READ_BYTES) => return read.map_err(ForwardError::Broken),
+                    watched = upload.body.watch(), if upload.body.is_done() => {
+                        watched.map_err(|_| ForwardError::ClientGone)?;
+                        if upload.body.is_at_end && !was_at_end {
+                            // Half-close is mirrored: the origin sees what it would have seen.
+                            shutdown_write(&upstream.stream);
+                            self.is_half_closed = true;
+                        }
+                    }
+                }
+                continue;
+            }
+            tokio::select! {
+                biased;
+                read = read_more(&upstream.stream, &mut upstream.buffer, READ_BYTES) => return read.map_err(ForwardError::Broken),
+                step = upload.step(&upstream.stream) => match step {
+                    Ok(()) => {}
+                    Err(UploadFault::Upstream(_)) => upload.abandon(),
+                    Err(UploadFault::ClientGone) => return Err(ForwardError::ClientGone),
+                    Err(UploadFault::Content(fault)) => return Err(ForwardError::BadContent(fault)),
+                }
+            }
+        }
+    }
+
+    async fn pass_interim(&mut self, request: &RequestHead, head: &ResponseHead) -> Result<(), ForwardError> {
+        // RFC 9110 §15.2: a server MUST NOT send a 1xx response to an HTTP/1.0 client.
+        if request.version == crate::http1::Version::Http10 {
+            return Ok(());
+        }
+        let mut out = BytesMut::new();
+        encode::interim(head, &mut out);
+        let mut queue = WriteQueue::default();
+        queue.push(out.freeze());
+        queue.flush(self.upload.body.stream).await.map_err(|_| ForwardError::ClientGone)
+    }
+
+    fn put_back(&mut self, raw: &[u8]) {
+        let mut whole = BytesMut::from(raw);
+        whole.extend_from_slice(&self.upstream.buffer);
+        self.upstream.buffer = whole;
+    }
+}
+
+fn invalid(fault: crate::http1::body::BodyFault) -> ForwardError {
+    ForwardError::Broken(io::Error::new(io::ErrorKind::InvalidData, fault))
+}

@@ -1,0 +1,140 @@
+//! Upstream connections: dialled inside the workload's namespace, kept for a short while, never shared between
+//! workloads.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::net::TcpStream;
+
+use crate::accept::netns::{Netns, SocketMaker, is_quiet};
+use crate::admin::Counters;
+use crate::clock;
+use crate::config::Limits;
+
+/// Which connections may serve which requests.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PoolKey {
+    /// The workload's cgroup id.
+    pub workload: u64,
+    /// The original destination.
+    pub destination: SocketAddr,
+    /// The address the application bound its socket to, where it did.
+    pub source: Option<IpAddr>,
+}
+
+/// One upstream connection.
+#[derive(Debug)]
+pub struct Upstream {
+    /// The connection.
+    pub stream: TcpStream,
+    /// Bytes read and not yet understood.
+    pub buffer: BytesMut,
+    /// Whether it has answered a request before.
+    pub is_reused: bool,
+    /// Whether a login is bound to it, so that it must serve one client only.
+    pub is_pinned: bool,
+}
+
+struct Idle {
+    upstream: Upstream,
+    /// The downstream connection it served last.
+    owner: u64,
+    since: Duration,
+}
+
+/// Idle connections and the means to make new ones.
+pub struct Pool {
+    idle: Mutex<HashMap<PoolKey, Vec<Idle>>>,
+    sockets: SocketMaker,
+    idle_max: Duration,
+    idle_per_destination_max: usize,
+    connect_timeout: Duration,
+    counters: Arc<Counters>,
+}
+
+impl Pool {
+    /// An empty pool.
+    pub fn new(sockets: SocketMaker, limits: &Limits, counters: Arc<Counters>) -> Self {
+        Self {
+            idle: Mutex::default(),
+            sockets,
+            idle_max: limits.upstream_idle,
+            idle_per_destination_max: limits.upstream_idle_per_destination_max,
+            connect_timeout: limits.connect_timeout,
+            counters,
+        }
+    }
+
+    /// An idle connection for this request, if a fresh one would not be safer.
+    ///
+    /// A connection may have been closed by the origin a moment ago. A request that may be sent twice takes any; one
+    /// that may not takes only the connection that served the same client last: that risk the client has by itself.
+    pub fn take(&self, key: &PoolKey, owner: u64, may_repeat: bool) -> Option<Upstream> {
+        let now = clock::boot();
+        let mut idle = self.lock();
+        let connections = idle.get_mut(key)?;
+        loop {
+            let own = connections.iter().rposition(|i| i.owner == owner);
+            let any = || connections.iter().rposition(|i| may_repeat && !i.upstream.is_pinned);
+            let found = connections.swap_remove(own.or_else(any)?);
+            let is_fresh = now.saturating_sub(found.since) < self.idle_max;
+            if is_fresh && found.upstream.buffer.is_empty() && is_quiet(&found.upstream.stream) {
+                return Some(found.upstream);
+            }
+        }
+    }
+
+    /// Keeps a connection whose last answer is complete.
+    pub fn put(&self, key: PoolKey, owner: u64, mut upstream: Upstream) {
+        upstream.is_reused = true;
+        self.put_fresh(key, owner, upstream);
+    }
+
+    /// Keeps a connection that was not used yet.
+    pub fn put_fresh(&self, key: PoolKey, owner: u64, upstream: Upstream) {
+        let mut idle = self.lock();
+        let connections = idle.entry(key).or_default();
+        if connections.len() >= self.idle_per_destination_max {
+            connections.remove(0);
+        }
+        connections.push(Idle { upstream, owner, since: clock::boot() });
+    }
+
+    /// Makes a new connection: an unmarked socket in the workload's namespace, to the original destination.
+    ///
+    /// # Errors
+    /// Those of connect(2), and `TimedOut` a little after the kernel itself would have given up.
+    pub async fn dial(&self, netns: &Netns, key: &PoolKey) -> io::Result<Upstream> {
+        let socket = self.sockets.socket(netns, key.destination.is_ipv6()).await?;
+        if let Some(source) = key.source {
+            socket.bind((source, 0).into())?;
+        }
+        let connecting = tokio::time::timeout(self.connect_timeout, socket.connect(key.destination));
+        let stream = connecting.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        stream.set_nodelay(true)?;
+        self.counters.upstream_connections.incr();
+        Ok(Upstream { stream, buffer: BytesMut::new(), is_reused: false, is_pinned: false })
+    }
+
+    /// Closes what was idle for too long.
+    pub fn reap(&self) {
+        let now = clock::boot();
+        self.lock().retain(|_, connections| {
+            connections.retain(|idle| now.saturating_sub(idle.since) < self.idle_max);
+            !connections.is_empty()
+        });
+    }
+
+    /// Closes the idle connections of a workload that is gone.
+    pub fn forget_workload(&self, workload: u64) {
+        self.lock().retain(|key, _| key.workload != workload);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<PoolKey, Vec<Idle>>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,154 @@
+//! The client's content on its way upstream, a piece at a time, while the answer may already be coming back.
+
+use std::io;
+
+use bytes::{Bytes, BytesMut};
+use tokio::net::TcpStream;
+
+use crate::http1::body::BodyFault;
+use crate::http1::{Decoder, Framing, Piece, encode};
+use crate::stream::{READ_BYTES, WriteQueue, read_more};
+
+/// A request's content, still on the client's connection.
+#[derive(Debug)]
+pub struct RequestBody<'a> {
+    /// The client's connection.
+    pub stream: &'a TcpStream,
+    /// What was read of it: content, and whatever the client sent after it.
+    pub buffer: &'a mut BytesMut,
+    decoder: Decoder,
+    is_chunked: bool,
+    /// The client has shut down its sending side.
+    pub is_at_end: bool,
+}
+
+/// Why the upload stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum UploadFault {
+    /// The content cannot be framed.
+    #[error(transparent)]
+    Content(#[from] BodyFault),
+    /// The client's side broke or ended early.
+    #[error("the client went away")]
+    ClientGone,
+    /// Upstream does not take more; its answer may still come.
+    #[error("upstream takes no more: {0}")]
+    Upstream(io::Error),
+}
+
+impl<'a> RequestBody<'a> {
+    /// The content of a request that was framed as `framing`.
+    pub fn new(stream: &'a TcpStream, buffer: &'a mut BytesMut, framing: Framing) -> Self {
+        let decoder = Decoder::of_request(framing);
+        Self { stream, buffer, decoder, is_chunked: framing == Framing::Chunked, is_at_end: false }
+    }
+
+    /// Whether all of it was read.
+    pub fn is_done(&self) -> bool {
+        self.decoder.is_done()
+    }
+
+    /// Waits until the client sends beyond this request or ends; at most one buffer is read ahead.
+    ///
+    /// # Errors
+    /// Where the client's connection broke.
+    pub async fn watch(&mut self) -> io::Result<()> {
+        if self.is_at_end || self.buffer.len() >= READ_BYTES {
+            return std::future::pending().await;
+        }
+        if read_more(self.stream, self.buffer, READ_BYTES).await? == 0 {
+            self.is_at_end = true;
+        }
+        Ok(())
+    }
+}
+
+/// Sends a head and the content after it.
+#[derive(Debug)]
+pub struct Upload<'a> {
+    /// What is being sent.
+    pub body: RequestBody<'a>,
+    queue: WriteQueue,
+    is_over: bool,
+    /// Whether upstream stopped taking it: its connection cannot serve another request.
+    pub is_abandoned: bool,
+    /// Whether content was taken from the client: then the request cannot be sent again.
+    pub has_taken_content: bool,
+}
+
+impl<'a> Upload<'a> {
+    /// An upload that begins with `head`.
+    pub fn new(body: RequestBody<'a>, head: Bytes) -> Self {
+        let mut upload = Self {
+            body,
+            queue: WriteQueue::default(),
+            is_over: false,
+            is_abandoned: false,
+            has_taken_content: false,
+        };
+        upload.queue.push(head);
+        upload
+    }
+
+    /// Begins again on another connection; only right before content was taken.
+    pub fn restart(&mut self, head: Bytes) {
+        self.queue = WriteQueue::default();
+        self.queue.push(head);
+        self.is_over = false;
+        self.is_abandoned = false;
+    }
+
+    /// Whether nothing is left to send.
+    pub fn is_over(&self) -> bool {
+        self.is_over || (self.queue.is_empty() && self.body.is_done())
+    }
+
+    /// Gives up sending; what the client still sends is not read.
+    pub fn abandon(&mut self) {
+        self.is_over = true;
+        self.is_abandoned = true;
+        self.queue = WriteQueue::default();
+    }
+
+    /// Makes some progress: reads from the client or writes upstream.
+    ///
+    /// # Errors
+    /// `UploadFault`; after `Upstream` the answer may still be read.
+    pub async fn step(&mut self, upstream: &TcpStream) -> Result<(), UploadFault> {
+        if self.queue.len() < READ_BYTES {
+            while let Some(piece) = self.body.decoder.decode(self.body.buffer)? {
+                self.has_taken_content = true;
+                self.encode(piece);
+                if self.queue.len() >= READ_BYTES {
+                    break;
+                }
+            }
+        }
+        if !self.queue.is_empty() {
+            return self.queue.write_some(upstream).await.map_err(UploadFault::Upstream);
+        }
+        if self.body.is_done() {
+            self.is_over = true;
+            return Ok(());
+        }
+        match read_more(self.body.stream, self.body.buffer, READ_BYTES).await {
+            Ok(0) | Err(_) => {
+                self.body.is_at_end = true;
+                Err(UploadFault::ClientGone)
+            }
+            Ok(_) => Ok(()),
+        }
+    }
+
+    fn encode(&mut self, piece: Piece) {
+        match piece {
+            Piece::Data(data) if self.body.is_chunked => {
+                self.queue.push(encode::chunk_start(data.len()));
+                self.queue.push(data);
+                self.queue.push(Bytes::from_static(b"\r\n"));
+            }
+            Piece::Data(data) => self.queue.push(data),
+            Piece::End(trailers) => self.queue.push(encode::chunked_end(Some(&trailers))),
+        }
+    }
+}

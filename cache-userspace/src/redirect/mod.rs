@@ -1,0 +1,10 @@
+//! The user side of the kernel programs: loading and attaching them, writing their maps, where they may be attached,
+//! and what is wrong where not.
+
+pub mod bypass;
+pub mod cgroup;
+pub mod heartbeat;
+pub mod kernel;
+pub mod preflight;
+pub mod prog_query;
+pub mod reconcile;

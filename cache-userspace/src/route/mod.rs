@@ -1,0 +1,38 @@
+//! What is done with a request: cached by the rules of its destination, or only passed on.
+//!
+//! Without a cluster and without policies there is one rule set for everything, and the switch.
+
+use std::sync::Arc;
+
+use crate::admin::{Position, Switch};
+use crate::policy::Rules;
+
+/// Where a request goes.
+#[derive(Clone, Copy, Debug)]
+pub enum Route<'a> {
+    /// It may be answered from the store, by these rules.
+    Cache(&'a Rules),
+    /// It is only forwarded; the word says why (RFC 9211 `detail`).
+    Bypass(&'static str),
+}
+
+/// Finds the route of a request.
+pub struct Routes {
+    rules: Rules,
+    switch: Arc<Switch>,
+}
+
+impl Routes {
+    /// The same rules for every destination, while the switch is on.
+    pub fn new(rules: Rules, switch: Arc<Switch>) -> Self {
+        Self { rules, switch }
+    }
+
+    /// The route of the next request.
+    pub fn find(&self) -> Route<'_> {
+        match self.switch.in_effect() {
+            Position::On => Route::Cache(&self.rules),
+            Position::Off => Route::Bypass("off"),
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! A response on its way into the store while it streams to the client; whatever happens to one of the two, the
+//! other is not held up.
+
+use bytes::Bytes;
+
+use super::{Fill, Sequence, Store};
+use crate::policy::{Reason, Stored};
+
+/// A response being recorded.
+pub struct Recording {
+    store: Store,
+    fill: Fill,
+    stored: Stored,
+    key: Vec<u8>,
+    resource: Vec<u8>,
+    begun: Sequence,
+}
+
+/// Under which names a response is stored, and when its forward began.
+pub struct Place {
+    /// The primary key.
+    pub key: Vec<u8>,
+    /// What an unsafe request would name.
+    pub resource: Vec<u8>,
+    /// When the forward began, in the purge log.
+    pub begun: Sequence,
+}
+
+impl Recording {
+    /// Begins to record a response whose content has `expected_bytes`, if that is known.
+    ///
+    /// # Errors
+    /// `too-large` or `store-full`.
+    pub fn begin(
+        store: &Store,
+        place: Place,
+        stored: Stored,
+        expected_bytes: Option<u64>,
+    ) -> Result<Self, Reason> {
+        let fill = store.fill(expected_bytes)?;
+        let Place { key, resource, begun } = place;
+        Ok(Self { store: store.clone(), fill, stored, key, resource, begun })
+    }
+
+    /// Appends content.
+    ///
+    /// # Errors
+    /// `too-large` or `store-full`: the recording is worth nothing any more.
+    pub fn append(&mut self, content: &[u8]) -> Result<(), Reason> {
+        self.fill.append(content)
+    }
+
+    /// Stores the complete response; `head` makes its head of the stored fields and the content's length.
+    ///
+    /// # Errors
+    /// `purged`, `incomplete`, `store-full`.
+    pub fn finish(self, head: impl FnOnce(&Stored, u64) -> Bytes) -> Result<(), Reason> {
+        let head = head(&self.stored, self.fill.bytes());
+        self.store.insert(&self.key, &self.resource, self.begun, self.stored, head, self.fill).map(|_| ())
+    }
+}

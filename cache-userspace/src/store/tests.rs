@@ -1,0 +1,308 @@
+//! The store under its limits, under threads and under invalidation.
+
+use std::{
+    sync::{
+        Barrier,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use super::*;
+use crate::{
+    http1::Fields,
+    policy::{Now, RequestView, ResponseView, Rules},
+};
+
+const MIB: u64 = 1 << 20;
+
+fn store_of(bytes_max: u64) -> Store {
+    Store::new(StoreLimits { bytes_max, object_bytes_max: bytes_max / 8, variants_max: 64 })
+}
+
+/// What `policy` keeps of a response that was selected by this value of `x`.
+fn stored(selected_by: &str) -> Stored {
+    let request = Fields::from_pairs([("host", "a"), ("x", selected_by)]);
+    let response = Fields::from_pairs([("cache-control", "max-age=60"), ("vary", "x")]);
+    let request = RequestView { method: b"GET", target: b"/", fields: &request };
+    let response = ResponseView { status: 200, fields: &response, delimited_by_close: false };
+    let now = Now { boot: Duration::from_secs(1), wall: 0 };
+    crate::policy::store(&request, &response, &Rules::default(), now, now).unwrap()
+}
+
+fn filled(store: &Store, content: &[u8]) -> Result<Fill, Reason> {
+    let mut fill = store.fill(Some(content.len() as u64))?;
+    fill.append(content)?;
+    Ok(fill)
+}
+
+fn insert(store: &Store, key: &str, selected_by: &str, content: &[u8]) -> Result<Arc<Entry>, Reason> {
+    let begun = store.begin();
+    let fill = filled(store, content)?;
+    let head = Bytes::from_static(b"HTTP/1.1 200 OK\r\n");
+    store.insert(key.as_bytes(), key.as_bytes(), begun, stored(selected_by), head, fill)
+}
+
+fn live(store: &Store, key: &str) -> Vec<Arc<Entry>> {
+    let variants = store.variants(key.as_bytes());
+    let entries = variants.iter().flat_map(|variants| variants.iter());
+    entries.filter(|entry| store.alive(entry)).cloned().collect()
+}
+
+#[test]
+fn what_was_inserted_is_found_whole() {
+    let store = store_of(16 * MIB);
+    let content: Vec<u8> = (0..600_000_u32).map(|n| n as u8).collect();
+    for expected in [Some(content.len() as u64), None] {
+        let begun = store.begin();
+        let mut fill = store.fill(expected).unwrap();
+        for part in content.chunks(7001) {
+            fill.append(part).unwrap();
+        }
+        store.insert(b"k", b"r", begun, stored("1"), Bytes::from_static(b"head"), fill).unwrap();
+        let found = live(&store, "k");
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].body.concat(), content);
+        assert_eq!((found[0].body_bytes, &found[0].head[..]), (600_000, b"head".as_slice()));
+        assert!(found[0].body.iter().all(|segment| segment.len() <= SEGMENT_BYTES_MAX));
+    }
+    assert_eq!(store.entries(), 1);
+    assert!(store.bytes() > 600_000 && store.bytes() < 610_000, "{}", store.bytes());
+}
+
+#[test]
+fn the_same_selection_is_replaced_and_another_is_added() {
+    let store = store_of(16 * MIB);
+    for (selected_by, content) in [("1", "a"), ("2", "b"), ("1", "c")] {
+        insert(&store, "k", selected_by, content.as_bytes()).unwrap();
+    }
+    let contents: Vec<_> = live(&store, "k").iter().map(|entry| entry.body.concat()).collect();
+    assert_eq!(contents, [b"b", b"c"]);
+    assert_eq!(store.entries(), 2);
+}
+
+#[test]
+fn the_oldest_of_more_than_64_variants_gives_way() {
+    let store = store_of(16 * MIB);
+    for n in 0..70 {
+        insert(&store, "k", &n.to_string(), n.to_string().as_bytes()).unwrap();
+    }
+    let found = live(&store, "k");
+    assert_eq!(found.len(), 64);
+    assert_eq!((found[0].body.concat(), found[63].body.concat()), (b"6".to_vec(), b"69".to_vec()));
+    assert_eq!(store.entries(), 64);
+}
+
+#[test]
+fn variants_inserted_at_once_do_not_lose_each_other() {
+    let store = store_of(16 * MIB);
+    let barrier = Barrier::new(8);
+    thread::scope(|scope| {
+        for thread in 0..8 {
+            let (store, barrier) = (&store, &barrier);
+            scope.spawn(move || {
+                barrier.wait();
+                for n in 0..8 {
+                    insert(store, "k", &format!("{thread}/{n}"), b"x").unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(live(&store, "k").len(), 64);
+}
+
+#[test]
+fn an_invalidation_kills_what_is_stored_and_what_began_before() {
+    let store = store_of(16 * MIB);
+    let held = insert(&store, "k", "1", b"old").unwrap();
+    let begun = store.begin();
+    let fill = filled(&store, b"old").unwrap();
+    store.invalidate(b"k");
+    assert!(!store.alive(&held) && live(&store, "k").is_empty());
+    let late = store.insert(b"k", b"k", begun, stored("2"), Bytes::new(), fill);
+    assert_eq!(late.err(), Some(Reason::Purged));
+    assert!(live(&store, "k").is_empty());
+    insert(&store, "k", "1", b"new").unwrap();
+    assert_eq!(live(&store, "k").len(), 1);
+}
+
+#[test]
+fn an_invalidation_concerns_every_partition() {
+    let store = store_of(16 * MIB);
+    for key in ["a/r", "b/r"] {
+        let fill = filled(&store, b"x").unwrap();
+        store.insert(key.as_bytes(), b"r", store.begin(), stored("1"), Bytes::new(), fill).unwrap();
+    }
+    store.invalidate(b"r");
+    assert!(live(&store, "a/r").is_empty() && live(&store, "b/r").is_empty());
+}
+
+#[test]
+fn an_insert_racing_an_invalidation_never_leaves_a_live_old_entry() {
+    let store = store_of(16 * MIB);
+    for round in 0..2000 {
+        let key = format!("k{}", round % 7);
+        let begun = store.begin();
+        let fill = filled(&store, b"old").unwrap();
+        let barrier = Barrier::new(2);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                barrier.wait();
+                let _ = store.insert(key.as_bytes(), key.as_bytes(), begun, stored("1"), Bytes::new(), fill);
+            });
+            barrier.wait();
+            store.invalidate(key.as_bytes());
+            assert!(live(&store, &key).is_empty(), "right after the invalidation");
+        });
+        assert!(live(&store, &key).is_empty(), "after both");
+    }
+}
+
+#[test]
+fn clear_kills_everything_and_frees_it() {
+    let store = store_of(64 * MIB);
+    for n in 0..15_000 {
+        insert(&store, &n.to_string(), "1", b"x").unwrap();
+    }
+    let begun = store.begin();
+    let fill = filled(&store, b"x").unwrap();
+    store.clear();
+    assert_eq!((store.entries(), store.variants(b"1").is_none()), (0, true));
+    let late = store.insert(b"k", b"k", begun, stored("1"), Bytes::new(), fill);
+    assert_eq!(late.err(), Some(Reason::Purged));
+    assert_eq!(store.bytes(), 0);
+}
+
+#[test]
+fn eviction_frees_and_what_a_client_still_reads_counts() {
+    let store = store_of(4 * MIB);
+    let held: Vec<Bytes> = insert(&store, "held", "1", &[1; 400_000]).unwrap().body.clone();
+    for n in 0..200 {
+        insert(&store, &n.to_string(), "1", &[0; 100_000]).unwrap();
+        assert!(store.bytes() <= 4 * MIB);
+    }
+    store.clear();
+    assert_eq!(store.entries(), 0);
+    assert!(store.bytes() >= 400_000 && store.bytes() < 401_000, "{}", store.bytes());
+    drop(held);
+    assert_eq!(store.bytes(), 0);
+}
+
+#[test]
+fn small_objects_beyond_the_limit_evict_each_other() {
+    let store = store_of(MIB);
+    for n in 0..20_000 {
+        insert(&store, &n.to_string(), "1", &[0; 700]).unwrap();
+    }
+    assert!(store.bytes() <= MIB && store.entries() > 300, "{} {}", store.bytes(), store.entries());
+}
+
+#[test]
+fn the_budget_holds_under_threads_that_write_and_read_slowly() {
+    let store = store_of(8 * MIB);
+    let (barrier, done) = (Barrier::new(9), AtomicBool::new(false));
+    thread::scope(|scope| {
+        let writers: Vec<_> = (0..8_usize)
+            .map(|thread| {
+                let (store, barrier) = (&store, &barrier);
+                scope.spawn(move || {
+                    let mut reading = Vec::new();
+                    let (mut kept, mut refused) = (0, 0);
+                    barrier.wait();
+                    for n in 0..150_usize {
+                        let content = vec![thread as u8; (n * 7919 + thread * 104_729) % (MIB as usize)];
+                        match insert(store, &format!("{}", n % 40), &thread.to_string(), &content) {
+                            Ok(entry) => {
+                                kept += 1;
+                                assert_eq!(entry.body.concat(), content);
+                                reading.push(entry);
+                            }
+                            Err(reason) => {
+                                refused += 1;
+                                assert_eq!(reason, Reason::StoreFull);
+                            }
+                        }
+                        assert!(store.bytes() <= store.bytes_max());
+                        if reading.len() > 1 {
+                            reading.remove(0);
+                        }
+                    }
+                    (kept, refused)
+                })
+            })
+            .collect();
+        let watcher = scope.spawn(|| {
+            barrier.wait();
+            while !done.load(Ordering::Relaxed) {
+                assert!(store.bytes() <= store.bytes_max());
+                thread::yield_now();
+            }
+        });
+        let kept: usize = writers.into_iter().map(|writer| writer.join().unwrap().0).sum();
+        done.store(true, Ordering::Relaxed);
+        watcher.join().unwrap();
+        assert!(kept > 0);
+    });
+    store.clear();
+    assert_eq!((store.bytes(), store.entries()), (0, 0));
+}
+
+#[test]
+fn objects_beyond_their_limit_are_refused() {
+    let store = store_of(8 * MIB);
+    assert_eq!(store.fill(Some(MIB + 1)).err(), Some(Reason::TooLarge));
+    let mut fill = store.fill(None).unwrap();
+    fill.append(&vec![0; MIB as usize]).unwrap();
+    assert_eq!(fill.append(b"x"), Err(Reason::TooLarge));
+    drop(fill);
+    assert_eq!(store.bytes(), 0);
+}
+
+#[test]
+fn a_content_of_another_length_than_announced_is_incomplete_rfc9111_3_3() {
+    let store = store_of(8 * MIB);
+    for content in ["ab", "abcd"] {
+        let mut fill = store.fill(Some(3)).unwrap();
+        fill.append(content.as_bytes()).unwrap();
+        let inserted = store.insert(b"k", b"r", store.begin(), stored("1"), Bytes::new(), fill);
+        assert_eq!(inserted.err(), Some(Reason::Incomplete));
+    }
+    assert_eq!(store.bytes(), 0);
+}
+
+#[test]
+fn fills_in_flight_count_and_a_full_store_says_so() {
+    let store = store_of(MIB);
+    let mut fills = Vec::new();
+    let refused = loop {
+        match filled(&store, &[0; 100_000]) {
+            Ok(fill) => fills.push(fill),
+            Err(reason) => break reason,
+        }
+    };
+    assert_eq!((refused, fills.len()), (Reason::StoreFull, 10));
+    drop(fills);
+    assert_eq!(store.bytes(), 0);
+}
+
+#[test]
+fn a_segment_never_pins_the_buffer_that_it_was_copied_from() {
+    let store = store_of(8 * MIB);
+    let buffer = Bytes::from(vec![7; 4096]);
+    let mut fill = store.fill(None).unwrap();
+    fill.append(&buffer).unwrap();
+    let entry = store.insert(b"k", b"r", store.begin(), stored("1"), buffer.slice(..9), fill).unwrap();
+    assert!(buffer.is_unique());
+    assert_eq!(entry.body.concat(), buffer);
+}
+
+#[test]
+fn handles_and_fills_may_cross_threads() {
+    fn shared<T: Send + Sync>() {}
+    fn sent<T: Send>() {}
+    shared::<Store>();
+    shared::<Entry>();
+    shared::<Variants>();
+    sent::<Fill>();
+}

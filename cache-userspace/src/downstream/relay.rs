@@ -4,9 +4,9 @@ use std::io;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::copy_bidirectional_with_sizes;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
 
 use super::Downstream;
 use super::next::Relay;
@@ -16,6 +16,8 @@ use crate::stream::{READ_BYTES, WriteQueue, read_more, shutdown_write};
 
 /// Bytes buffered in each direction.
 const RELAY_BYTES: usize = 16 * 1024;
+/// How long a relay whose one direction has ended waits for bytes of the other.
+const HALF_CLOSED_IDLE: Duration = Duration::from_secs(600);
 /// How long, and how many bytes, a closing connection still takes from its client.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES_MAX: usize = 1024 * 1024;
@@ -49,26 +51,49 @@ impl Downstream {
 }
 
 /// Relays between a client, of whom `from_client` was read already, and an upstream connection until both ended.
-pub async fn relay(mut client: TcpStream, from_client: BytesMut, upstream: Upstream) {
-    let Upstream { stream: mut server, buffer: from_server, .. } = upstream;
-    if exchange(&mut client, from_client, &mut server, from_server).await.is_err() {
+pub async fn relay(client: TcpStream, from_client: BytesMut, upstream: Upstream) {
+    let Upstream { stream: server, buffer: from_server, .. } = upstream;
+    let (client_ended, server_ended) = (Notify::new(), Notify::new());
+    let up = pump(&client, &server, from_client, &client_ended, &server_ended);
+    let down = pump(&server, &client, from_server, &server_ended, &client_ended);
+    if tokio::try_join!(up, down).is_err() {
         reset(client);
         reset(server);
     }
 }
 
-async fn exchange(
-    client: &mut TcpStream,
-    from_client: BytesMut,
-    server: &mut TcpStream,
-    from_server: BytesMut,
+/// Copies one direction, beginning with what was read already, and mirrors its end.
+///
+/// Once the other direction has ended, silence ends this one too: a peer that closed both of its sides at once looks
+/// like one that closed only its own, and the kernel would have forgotten it after a while as well.
+async fn pump(
+    from: &TcpStream,
+    to: &TcpStream,
+    first: BytesMut,
+    ended: &Notify,
+    other_ended: &Notify,
 ) -> io::Result<()> {
-    let (mut up, mut down) = (WriteQueue::default(), WriteQueue::default());
-    up.push(from_client.freeze());
-    down.push(from_server.freeze());
-    tokio::try_join!(up.flush(server), down.flush(client))?;
-    copy_bidirectional_with_sizes(client, server, RELAY_BYTES, RELAY_BYTES).await?;
-    Ok(())
+    let mut queue = WriteQueue::default();
+    queue.push(first.freeze());
+    let mut is_alone = false;
+    loop {
+        queue.flush(to).await?;
+        // Allocated anew when bytes are there: an idle relay keeps no buffer.
+        let mut buffer = BytesMut::new();
+        tokio::select! {
+            biased;
+            read = read_more(from, &mut buffer, RELAY_BYTES) => {
+                if read? == 0 {
+                    shutdown_write(to);
+                    ended.notify_one();
+                    return Ok(());
+                }
+                queue.push(buffer.freeze());
+            }
+            () = other_ended.notified(), if !is_alone => is_alone = true,
+            () = sleep(HALF_CLOSED_IDLE), if is_alone => return Ok(()),
+        }
+    }
 }
 
 /// Ends our side and reads what the client still sends, for a moment.

@@ -54,6 +54,23 @@ fn the_exit_status_is_the_command_s() -> Result<()> {
 
 #[test]
 #[ignore = "needs root, cgroup2 and bpf"]
+fn signals_that_were_ignored_stay_ignored_and_the_exit_status_is_kept() -> Result<()> {
+    let ignoring = || -> Result<Exec> {
+        // nohup, a background job of a shell, and a parent that never waits do this.
+        Ok(Exec::port(port::unused()?)?.behind(["env", "--ignore-signal=HUP,INT,CHLD"]))
+    };
+    let status = ignoring()?.run(["sh", "-c", "exit 7"])?.output.status;
+    ensure!(status.code() == Some(7), "{status}");
+    let output = ignoring()?.run(["sed", "-n", "s/^SigIgn:[[:space:]]*//p", "/proc/self/status"])?.output;
+    let ignored = u64::from_str_radix(output.text().trim(), 16)?;
+    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGCHLD] {
+        ensure!(ignored >> (signal as u32 - 1) & 1 == 1, "{signal} is not ignored: {ignored:x}");
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root, cgroup2 and bpf"]
 fn a_command_that_cannot_be_run_is_126_or_127_as_in_a_shell() -> Result<()> {
     let missing = exec(&["/nonexistent/command"])?.output;
     ensure!(missing.status.code() == Some(127), "{missing:?}");

@@ -176,6 +176,32 @@ fn connections_that_nobody_accepts_use_up_their_quota_and_are_swept() -> Result<
 
 #[test]
 #[ignore = "needs root, cgroup2 and bpf"]
+fn a_port_that_connects_again_uses_up_its_quota_once() -> Result<()> {
+    let hooks = Hooks::new()?;
+    // Resets its connection each time, so that the same port is free at once and nobody had to accept.
+    let script = "import socket, struct, sys
+own = 0
+for _ in range(40):
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+    s.bind(('127.0.0.1', own))
+    own = s.getsockname()[1]
+    s.connect(('127.0.0.1', int(sys.argv[1])))
+    s.close()";
+    let mut words = hooks.cgroup.enter().into_iter();
+    let mut command = Command::new(words.next().context("no program")?);
+    command.args(words).args(["python3", "-c", script, &hooks.origin.port().to_string()]);
+
+    process::run(&mut command, PATIENCE)?.succeeded()?;
+
+    let redirected = hooks.kernel.count(Counter::Redirected);
+    ensure!(redirected == 40, "{redirected} of 40 redirected");
+    ensure!(hooks.kernel.sweep_original_dst(u64::MAX).len() == 1);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root, cgroup2 and bpf"]
 fn the_original_destination_is_known_once_by_both_ends_addresses() -> Result<()> {
     let hooks = Hooks::new()?;
     let url = format!("http://127.0.0.1:{}/", hooks.origin.port());

@@ -1,23 +1,19 @@
 //! Bytes relayed untouched in both directions, half-closes and resets mirrored.
 
-use std::io;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::Downstream;
 use super::next::Relay;
 use crate::accept::netns::reset;
 use crate::forward::Upstream;
-use crate::stream::{READ_BYTES, WriteQueue, read_more, shutdown_write};
+use crate::stream::{READ_BYTES, WriteQueue, gone, read_more, shutdown_write};
 
 /// Bytes buffered in each direction.
 const RELAY_BYTES: usize = 16 * 1024;
-/// How long a relay whose one direction has ended waits for bytes of the other.
-const HALF_CLOSED_IDLE: Duration = Duration::from_secs(600);
 /// How long, and how many bytes, a closing connection still takes from its client.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES_MAX: usize = 1024 * 1024;
@@ -53,46 +49,62 @@ impl Downstream {
 /// Relays between a client, of whom `from_client` was read already, and an upstream connection until both ended.
 pub async fn relay(client: TcpStream, from_client: BytesMut, upstream: Upstream) {
     let Upstream { stream: server, buffer: from_server, .. } = upstream;
-    let (client_ended, server_ended) = (Notify::new(), Notify::new());
-    let up = pump(&client, &server, from_client, &client_ended, &server_ended);
-    let down = pump(&server, &client, from_server, &server_ended, &client_ended);
-    if tokio::try_join!(up, down).is_err() {
-        reset(client);
-        reset(server);
+    let up = pump(&client, &server, from_client);
+    let down = pump(&server, &client, from_server);
+    let ended = {
+        tokio::pin!(up, down);
+        tokio::select! {
+            ended = &mut up => match ended {
+                Ok(()) => tokio::select! {
+                    ended = down => ended,
+                    () = gone(&client) => Err(Broken::From),
+                },
+                // What the server said before it hung up is the client's all the same.
+                Err(Broken::To) => down.await.and(Err(Broken::To)),
+                broken => broken,
+            },
+            ended = &mut down => match ended {
+                Ok(()) => tokio::select! {
+                    ended = up => ended,
+                    () = gone(&server) => Err(Broken::From),
+                },
+                // Of a client that takes no more nothing else can come either.
+                broken => broken.map_err(|_| Broken::From),
+            },
+        }
+    };
+    match ended {
+        Ok(()) => {}
+        // Closing at once would take what the client has not read yet.
+        Err(Broken::To) => linger(&client, &mut BytesMut::new()).await,
+        Err(Broken::From) => {
+            reset(client);
+            reset(server);
+        }
     }
 }
 
+/// Which side of a direction broke.
+enum Broken {
+    /// The one that sends.
+    From,
+    /// The one that receives.
+    To,
+}
+
 /// Copies one direction, beginning with what was read already, and mirrors its end.
-///
-/// Once the other direction has ended, silence ends this one too: a peer that closed both of its sides at once looks
-/// like one that closed only its own, and the kernel would have forgotten it after a while as well.
-async fn pump(
-    from: &TcpStream,
-    to: &TcpStream,
-    first: BytesMut,
-    ended: &Notify,
-    other_ended: &Notify,
-) -> io::Result<()> {
+async fn pump(from: &TcpStream, to: &TcpStream, first: BytesMut) -> Result<(), Broken> {
     let mut queue = WriteQueue::default();
     queue.push(first.freeze());
-    let mut is_alone = false;
     loop {
-        queue.flush(to).await?;
+        queue.flush(to).await.map_err(|_| Broken::To)?;
         // Allocated anew when bytes are there: an idle relay keeps no buffer.
         let mut buffer = BytesMut::new();
-        tokio::select! {
-            biased;
-            read = read_more(from, &mut buffer, RELAY_BYTES) => {
-                if read? == 0 {
-                    shutdown_write(to);
-                    ended.notify_one();
-                    return Ok(());
-                }
-                queue.push(buffer.freeze());
-            }
-            () = other_ended.notified(), if !is_alone => is_alone = true,
-            () = sleep(HALF_CLOSED_IDLE), if is_alone => return Ok(()),
+        if read_more(from, &mut buffer, RELAY_BYTES).await.map_err(|_| Broken::From)? == 0 {
+            shutdown_write(to);
+            return Ok(());
         }
+        queue.push(buffer.freeze());
     }
 }
 

@@ -30,8 +30,8 @@ pub struct Sent {
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
     /// The client went away.
-    #[error("the client went away: {0}")]
-    Client(#[source] io::Error),
+    #[error("the client went away")]
+    Client,
     /// Upstream broke off.
     #[error("the answer broke off: {error}")]
     Upstream {
@@ -73,7 +73,6 @@ pub async fn forwarded(
     response: Forwarded<'_>,
     request: &RequestHead,
     persistence: Persistence,
-    client: &TcpStream,
     counters: &Counters,
 ) -> Result<Sent, SendError> {
     let Forwarded { head, mut exchange, status, mut recording } = response;
@@ -85,10 +84,13 @@ pub async fn forwarded(
     let framing = forwarded_head(&head, request, status, persistence, &mut out);
     let mut queue = WriteQueue::default();
     queue.push(out.freeze());
-    let broken = |error: ForwardError| SendError::Upstream {
-        needs_reset: is_reset(&error)
-            || (framing == Framing::UntilClose && head.framing != Framing::UntilClose),
-        error,
+    let broken = |error: ForwardError| match error {
+        ForwardError::ClientGone => SendError::Client,
+        error => SendError::Upstream {
+            needs_reset: is_reset(&error)
+                || (framing == Framing::UntilClose && head.framing != Framing::UntilClose),
+            error,
+        },
     };
     loop {
         loop {
@@ -97,7 +99,7 @@ pub async fn forwarded(
                 Ok(None) => break,
                 Err(error) => {
                     // What came before the fault is the client's all the same.
-                    let _ = queue.flush(client).await;
+                    let _ = exchange.deliver(&mut queue).await;
                     return Err(broken(error));
                 }
             };
@@ -105,13 +107,13 @@ pub async fn forwarded(
             record(&mut recording, &data, counters);
             push(&mut queue, data, framing);
             if queue.len() >= WAITING_BYTES_MAX {
-                queue.flush(client).await.map_err(SendError::Client)?;
+                exchange.deliver(&mut queue).await.map_err(broken)?;
             }
         }
         if exchange.is_done() {
             break;
         }
-        queue.flush(client).await.map_err(SendError::Client)?;
+        exchange.deliver(&mut queue).await.map_err(broken)?;
         exchange.more().await.map_err(broken)?;
     }
     // Stored before the last bytes leave: the client's next request finds it.
@@ -124,8 +126,8 @@ pub async fn forwarded(
         let trailers = exchange.trailers().filter(|_| encode::accepts_trailers(request));
         queue.push(encode::chunked_end(trailers));
     }
-    queue.flush(client).await.map_err(SendError::Client)?;
-    let may_stay = persistence != Persistence::Closes && exchange.is_request_read();
+    exchange.deliver(&mut queue).await.map_err(broken)?;
+    let may_stay = exchange.finish_upload(persistence == Persistence::Closes).await;
     Ok(Sent { upstream: exchange.into_reusable(), may_stay })
 }
 

@@ -99,7 +99,10 @@ async fn silent(stream: TcpStream, mut buffer: BytesMut, path: Arc<Path>, connec
             // An origin that closes idle connections does it to us instead of the client: pass it on.
             Ok(0) => relay(stream, buffer, upstream).await,
             Ok(_) => {
-                teach(&path, &connection);
+                // A server of HTTP that gives up on a silent client may say so (408) before it closes.
+                if !upstream.buffer.starts_with(b"HTTP/1.") {
+                    teach(&path, &connection);
+                }
                 relay(stream, buffer, upstream).await;
             }
             Err(_) => reset(stream),

@@ -120,7 +120,7 @@ async fn spoke(
 ) {
     match listen(&stream, &mut buffer, &path, Instant::now() + path.limits.sniff_timeout).await {
         First::Http => {
-            path.pool.put_fresh(connection.pool_key(), connection.id, upstream);
+            path.pool.put(connection.pool_key(), connection.id, upstream);
             Downstream::new(stream, buffer, path, connection).serve().await;
         }
         First::Opaque => {

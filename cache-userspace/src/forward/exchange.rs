@@ -172,6 +172,16 @@ impl<'a> Exchange<'a> {
         self.upstream.is_pinned = true;
     }
 
+    /// Notes whether the origin might send content after this answer that has none.
+    pub fn doubt(&mut self, is_doubtful: bool) {
+        self.upstream.is_doubtful = is_doubtful;
+    }
+
+    /// Whether what comes on this connection is certainly what anybody would get for this request.
+    pub fn is_impersonal(&self) -> bool {
+        !self.upstream.is_pinned && !self.upstream.is_doubtful
+    }
+
     /// The connection with the bytes that were read of it, for a relay; `None` where the client's content is not
     /// sent yet, since a relay could not go on with it.
     pub fn into_upstream(self) -> Option<Upstream> {
@@ -318,3 +328,7 @@ impl<'a> Exchange<'a> {
 fn invalid(fault: crate::http1::body::BodyFault) -> ForwardError {
     ForwardError::Broken(io::Error::new(io::ErrorKind::InvalidData, fault))
 }
+
+#[cfg(test)]
+#[path = "exchange_tests.rs"]
+mod tests;

@@ -53,6 +53,9 @@ pub enum Reason {
     Expired,
     /// Only the end of the connection ended the content.
     DelimitedByClose,
+    /// The response came on a connection that belongs to one client: by a login, or since an answer on it may have
+    /// been followed by content that nobody asked for.
+    Connection,
     /// The response has a trailer section.
     Trailers,
     /// The content exceeds the limit of an object.
@@ -92,6 +95,7 @@ impl Reason {
             Self::NoFreshness => "no-freshness",
             Self::Expired => "expired",
             Self::DelimitedByClose => "delimited-by-close",
+            Self::Connection => "connection",
             Self::Trailers => "trailers",
             Self::TooLarge => "too-large",
             Self::StoreFull => "store-full",

@@ -13,7 +13,7 @@ use crate::forward::upload::Upload;
 use crate::forward::{Answer, Exchange, ForwardError, Pool, PoolKey, RequestBody, Upstream};
 use crate::http1::{Framing, RequestHead, ResponseHead, encode};
 use crate::identify::Workload;
-use crate::policy::{self, Decision, Eligibility, Miss, RequestView, ResponseView, Rules};
+use crate::policy::{self, Decision, Eligibility, Miss, Reason, RequestView, ResponseView, Rules, Stored};
 use crate::redirect::bypass::Bypass;
 use crate::respond::{CacheStatus, Forwarded, Own, Response, write::not_stored};
 use crate::route::{Route, Routes};
@@ -159,7 +159,10 @@ impl Path {
                     Framing::Empty => Some(0),
                     _ => None,
                 };
+                // On a connection that is bound to a login every request is authorized, without a field that says so.
+                let is_shared = |stored: &Stored| !exchange.is_pinned() || stored.shared_with_authorization;
                 let recording = policy::store(&view(request), &response, rules, requested_at, received_at)
+                    .and_then(|stored| is_shared(&stored).then_some(stored).ok_or(Reason::Authorization))
                     .and_then(|stored| Recording::begin(&self.store, place(), stored, expected));
                 let detail = recording.as_ref().err().map(|reason| reason.as_str());
                 let status = CacheStatus { fwd: miss.as_str(), stored: recording.is_ok(), detail };
@@ -245,9 +248,11 @@ fn is_idempotent(method: &[u8]) -> bool {
 
 /// Whether a login that belongs to the connection, not to the request, is being negotiated (NTLM, Negotiate).
 fn negotiates_login(request: &RequestHead, response: &ResponseHead) -> bool {
-    let names = |value: &[u8]| {
-        let scheme = value.split(|b| *b == b' ' || *b == b',').next().unwrap_or_default();
+    // One line may hold several challenges (RFC 9110 §11.6.1). A comma in a quoted string can only bind a connection
+    // that need not be bound.
+    let names = |member: &[u8]| {
+        let scheme = member.split(|b| *b == b' ').next().unwrap_or_default();
         scheme.eq_ignore_ascii_case(b"ntlm") || scheme.eq_ignore_ascii_case(b"negotiate")
     };
-    request.fields.values("authorization").any(names) || response.fields.values("www-authenticate").any(names)
+    request.fields.tokens("authorization").any(names) || response.fields.tokens("www-authenticate").any(names)
 }

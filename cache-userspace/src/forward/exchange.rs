@@ -160,6 +160,11 @@ impl<'a> Exchange<'a> {
         self.upstream.is_pinned = true;
     }
 
+    /// Whether the connection is bound to a login of this client.
+    pub fn is_pinned(&self) -> bool {
+        self.upstream.is_pinned
+    }
+
     /// The connection with the bytes that were read of it, for a relay; `None` where the client's content is not
     /// sent yet, since a relay could not go on with it.
     pub fn into_upstream(self) -> Option<Upstream> {

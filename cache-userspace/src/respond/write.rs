@@ -85,10 +85,13 @@ pub async fn forwarded(
     let framing = forwarded_head(&head, request, status, persistence, &mut out);
     let mut queue = WriteQueue::default();
     queue.push(out.freeze());
-    let broken = |error: ForwardError| SendError::Upstream {
-        needs_reset: is_reset(&error)
-            || (framing == Framing::UntilClose && head.framing != Framing::UntilClose),
-        error,
+    let broken = |error: ForwardError| match error {
+        ForwardError::ClientGone => SendError::Client(io::ErrorKind::ConnectionAborted.into()),
+        error => SendError::Upstream {
+            // An ordinary close would make a whole answer of this part of one.
+            needs_reset: is_reset(&error) || framing == Framing::UntilClose,
+            error,
+        },
     };
     loop {
         loop {

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 
 use super::{Forwarded, Persistence, forwarded_head, hit_fields, stored_head};
 use crate::admin::Counters;
-use crate::forward::{ForwardError, Upstream};
+use crate::forward::{Exchange, ForwardError, Upstream};
 use crate::http1::body::BodyFault;
 use crate::http1::{Framing, RequestHead, encode};
 use crate::policy::Reason;
@@ -108,13 +108,13 @@ pub async fn forwarded(
             record(&mut recording, &data, counters);
             push(&mut queue, data, framing);
             if queue.len() >= WAITING_BYTES_MAX {
-                queue.flush(client).await.map_err(SendError::Client)?;
+                flush(&mut queue, client, &mut exchange, broken).await?;
             }
         }
         if exchange.is_done() {
             break;
         }
-        queue.flush(client).await.map_err(SendError::Client)?;
+        flush(&mut queue, client, &mut exchange, broken).await?;
         exchange.more().await.map_err(broken)?;
     }
     // Stored before the last bytes leave: the client's next request finds it.
@@ -127,9 +127,26 @@ pub async fn forwarded(
         let trailers = exchange.trailers().filter(|_| encode::accepts_trailers(request));
         queue.push(encode::chunked_end(trailers));
     }
-    queue.flush(client).await.map_err(SendError::Client)?;
+    flush(&mut queue, client, &mut exchange, broken).await?;
     let may_stay = persistence != Persistence::Closes && exchange.is_request_read();
     Ok(Sent { upstream: exchange.into_reusable(), may_stay })
+}
+
+/// Writes everything, sending the client's content upstream meanwhile: a client may read only after it has sent all.
+async fn flush(
+    queue: &mut WriteQueue,
+    client: &TcpStream,
+    exchange: &mut Exchange<'_>,
+    broken: impl Fn(ForwardError) -> SendError,
+) -> Result<(), SendError> {
+    while !queue.is_empty() && exchange.is_uploading() {
+        tokio::select! {
+            biased;
+            written = queue.write_some(client) => written.map_err(SendError::Client)?,
+            uploaded = exchange.upload() => uploaded.map_err(&broken)?,
+        }
+    }
+    queue.flush(client).await.map_err(SendError::Client)
 }
 
 fn is_reset(error: &ForwardError) -> bool {

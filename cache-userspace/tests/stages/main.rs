@@ -11,7 +11,6 @@ mod full_duplex;
 mod login;
 mod path;
 mod pool;
-mod properties;
 mod simulated;
 mod sniff;
 mod truncation;

@@ -251,7 +251,7 @@ async fn a_client_that_half_closes_gets_its_answer_and_the_origin_sees_it() {
     let node = Node::before(&origin);
     let mut client = node.client().await;
     client.send(get("/a")).await;
-    client.finish().await;
+    client.finish();
     let mut server = origin.connection().await;
     server.request().await;
 
@@ -336,7 +336,7 @@ async fn a_strict_node_refuses_a_head_that_breaks_off() {
     let mut client = node.client().await;
 
     client.send("GET /f HTTP/1.1\r\nHost: ori").await;
-    client.finish().await;
+    client.finish();
 
     assert_eq!(client.response("GET").await.status(), 400);
     assert_eq!(node.figures().upstream_connections, 0);

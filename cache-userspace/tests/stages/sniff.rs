@@ -127,7 +127,7 @@ async fn the_end_of_a_silent_connection_is_passed_on_from_either_side() {
     assert_eq!(client.end().await, End::Closed);
 
     let (node, mut client, mut server) = silent(&clock, &origin).await;
-    client.finish().await;
+    client.finish();
     assert_eq!(server.end().await, End::Closed);
     server.send("bye").await;
     drop(server);
@@ -200,7 +200,7 @@ async fn a_word_that_ends_is_relayed_with_its_end() {
     let mut client = node.client().await;
 
     client.send("GET").await;
-    client.finish().await;
+    client.finish();
 
     let mut server = origin.connection().await;
     assert_eq!(server.rest().await, (b"GET".to_vec(), End::Closed));

@@ -108,6 +108,23 @@ async fn an_http_1_0_client_learns_by_a_reset_that_chunks_broke_off() {
 }
 
 #[tokio::test]
+async fn a_client_that_spoils_its_own_request_does_not_take_part_of_an_answer_for_the_whole() {
+    let origin = Origin::new().await;
+    let node = Node::before(&origin);
+    let mut client = node.client().await;
+    client.send("POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n").await;
+    let mut server = origin.connection().await;
+    server.head_only().await;
+    server.send("HTTP/1.1 200 OK\r\n\r\nto the e").await;
+    client.head_only().await;
+    assert_eq!(client.bytes(8).await, b"to the e");
+
+    client.send("no chunk\r\n").await;
+
+    assert_eq!(client.end().await, End::Reset);
+}
+
+#[tokio::test]
 async fn a_client_that_goes_away_ends_the_fill_and_nothing_is_stored() {
     let (_origin, node, mut client, mut server) = begun("Content-Length: 10\r\n\r\nhalf").await;
     client.head_only().await;

@@ -4,8 +4,10 @@
 
 use std::fmt;
 use std::io::ErrorKind;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use nix::sys::socket::{Shutdown, shutdown};
 use tokio::net::TcpStream;
 
 use super::within;
@@ -100,18 +102,43 @@ pub(crate) fn latin1(bytes: &[u8]) -> String {
 
 /// One end of a connection, and what was read of it ahead.
 pub(crate) struct Wire {
-    stream: TcpStream,
+    stream: Arc<TcpStream>,
     ahead: Vec<u8>,
+}
+
+/// Sends on a connection that is read meanwhile.
+pub(crate) struct Sender(Arc<TcpStream>);
+
+impl Sender {
+    /// Sends bytes; a peer that takes no more is for the test to see by what it reads.
+    pub(crate) async fn send(&self, bytes: impl AsRef<[u8]>) {
+        let mut bytes = bytes.as_ref();
+        within("bytes to be taken", async {
+            while !bytes.is_empty() && self.0.writable().await.is_ok() {
+                match self.0.try_write(bytes) {
+                    Ok(count) => bytes = &bytes[count..],
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                    Err(_) => return,
+                }
+            }
+        })
+        .await;
+    }
 }
 
 impl Wire {
     pub(crate) fn new(stream: TcpStream) -> Self {
-        Self { stream, ahead: Vec::new() }
+        Self { stream: Arc::new(stream), ahead: Vec::new() }
+    }
+
+    /// The sending side, for a task that reads at the same time.
+    pub(crate) fn sender(&self) -> Sender {
+        Sender(self.stream.clone())
     }
 
     /// Sends bytes; a peer that takes no more is for the test to see by what it reads.
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        let _ = within("bytes to be taken", self.stream.write_all(bytes.as_ref())).await;
+        self.sender().send(bytes).await;
     }
 
     /// Sends bytes in pieces of these lengths, over and over, each in a write of its own.
@@ -127,12 +154,16 @@ impl Wire {
         }
     }
 
-    /// Sends as many bytes as are taken without anybody reading them, `bytes_max` at the most; says how many.
-    pub(crate) async fn flood(&mut self, bytes_max: usize) -> usize {
-        let piece = [b'x'; 16 * 1024];
+    /// Sends so many bytes, or as many as are taken without anybody reading them; says how many.
+    pub(crate) async fn flood(&mut self, count: usize) -> usize {
+        self.push(&vec![b'x'; count]).await
+    }
+
+    /// Sends as many of these bytes as are taken without anybody reading them; says how many.
+    pub(crate) async fn push(&mut self, bytes: &[u8]) -> usize {
         let (mut sent, mut refused) = (0, 0);
-        while sent < bytes_max && refused < 1000 {
-            match self.stream.try_write(&piece[..piece.len().min(bytes_max - sent)]) {
+        while sent < bytes.len() && refused < 10 {
+            match self.stream.try_write(&bytes[sent..]) {
                 Ok(count) => (sent, refused) = (sent + count, 0),
                 Err(_) => refused += 1,
             }
@@ -142,8 +173,8 @@ impl Wire {
     }
 
     /// Ends the sending side.
-    pub(crate) async fn finish(&mut self) {
-        let _ = self.stream.shutdown().await;
+    pub(crate) fn finish(&mut self) {
+        shutdown(self.stream.as_raw_fd(), Shutdown::Write).unwrap();
     }
 
     /// Ends the connection as a peer that died would.
@@ -235,6 +266,12 @@ impl Wire {
         (bytes, end)
     }
 
+    /// Whether the peer has ended the connection by now.
+    pub(crate) async fn is_at_end(&mut self) -> bool {
+        super::settled().await;
+        matches!(self.stream.try_read(&mut [0]), Ok(0))
+    }
+
     /// Waits for the end of the connection, before which nothing may come.
     pub(crate) async fn end(&mut self) -> End {
         let (bytes, end) = self.rest().await;
@@ -308,13 +345,16 @@ impl Wire {
     }
 
     async fn more(&mut self) -> Result<(), End> {
-        match self.stream.read_buf(&mut self.ahead).await {
-            Ok(0) => Err(End::Closed),
-            Ok(_) => Ok(()),
-            Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {
-                Err(End::Reset)
+        loop {
+            self.stream.readable().await.unwrap();
+            self.ahead.reserve(64 * 1024);
+            match self.stream.try_read_buf(&mut self.ahead) {
+                Ok(0) => return Err(End::Closed),
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Err(End::Reset),
+                Err(error) => panic!("{error}"),
             }
-            Err(error) => panic!("{error}"),
         }
     }
 }

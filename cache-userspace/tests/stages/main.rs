@@ -8,9 +8,12 @@
 
 mod bounds;
 mod full_duplex;
+mod garbage;
 mod login;
 mod path;
 mod pool;
+mod properties;
+mod random;
 mod simulated;
 mod sniff;
 mod truncation;

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 pub(crate) use clock::{StillClock, settled};
 pub(crate) use node::{Client, Node};
-pub(crate) use origin::Origin;
+pub(crate) use origin::{Origin, Reply};
 pub(crate) use wire::{End, Message, Wire};
 
 /// How long a test waits for what takes microseconds, on a machine that is busy.

@@ -19,6 +19,8 @@ pub(crate) enum End {
     Closed,
     /// The peer died.
     Reset,
+    /// It goes on, but what came is no message.
+    Nonsense,
 }
 
 /// A message as it came. Text is Latin-1, so that every byte is one character.
@@ -78,8 +80,9 @@ impl Message {
         self.start.split(' ').nth(index).unwrap_or_default()
     }
 
-    fn content_length(&self) -> Option<usize> {
-        self.field("content-length").map(|value| value.parse().unwrap())
+    fn content_length(&self) -> Result<Option<usize>, End> {
+        let length = self.field("content-length").map(|value| value.parse::<u32>());
+        length.transpose().map(|length| length.map(|length| length as usize)).map_err(|_| End::Nonsense)
     }
 
     fn is_chunked(&self) -> bool {
@@ -110,6 +113,12 @@ pub(crate) struct Wire {
 pub(crate) struct Sender(Arc<TcpStream>);
 
 impl Sender {
+    /// Ends the sending side.
+    pub(crate) fn finish(&self) {
+        // A connection that is gone has no side to end.
+        let _ = shutdown(self.0.as_raw_fd(), Shutdown::Write);
+    }
+
     /// Sends bytes; a peer that takes no more is for the test to see by what it reads.
     pub(crate) async fn send(&self, bytes: impl AsRef<[u8]>) {
         let mut bytes = bytes.as_ref();
@@ -123,6 +132,19 @@ impl Sender {
             }
         })
         .await;
+    }
+
+    /// Sends bytes in pieces of these lengths, over and over, each in a write of its own.
+    pub(crate) async fn send_in_pieces(&self, mut bytes: &[u8], lengths: &[usize]) {
+        let mut lengths = lengths.iter().cycle();
+        while !bytes.is_empty() {
+            let length = lengths.next().copied().unwrap_or(bytes.len()).clamp(1, bytes.len());
+            let (piece, rest) = bytes.split_at(length);
+            self.send(piece).await;
+            // The reader gets to see the piece alone.
+            tokio::task::yield_now().await;
+            bytes = rest;
+        }
     }
 }
 
@@ -142,16 +164,8 @@ impl Wire {
     }
 
     /// Sends bytes in pieces of these lengths, over and over, each in a write of its own.
-    pub(crate) async fn send_in_pieces(&mut self, mut bytes: &[u8], lengths: &[usize]) {
-        let mut lengths = lengths.iter().cycle();
-        while !bytes.is_empty() {
-            let length = lengths.next().copied().unwrap_or(bytes.len()).clamp(1, bytes.len());
-            let (piece, rest) = bytes.split_at(length);
-            self.send(piece).await;
-            // The reader gets to see the piece alone.
-            tokio::task::yield_now().await;
-            bytes = rest;
-        }
+    pub(crate) async fn send_in_pieces(&mut self, bytes: &[u8], lengths: &[usize]) {
+        self.sender().send_in_pieces(bytes, lengths).await;
     }
 
     /// Sends so many bytes, or as many as are taken without anybody reading them; says how many.
@@ -174,7 +188,7 @@ impl Wire {
 
     /// Ends the sending side.
     pub(crate) fn finish(&mut self) {
-        shutdown(self.stream.as_raw_fd(), Shutdown::Write).unwrap();
+        self.sender().finish();
     }
 
     /// Ends the connection as a peer that died would.
@@ -195,7 +209,7 @@ impl Wire {
             let mut request = Message::default();
             let read = async {
                 self.head(&mut request).await?;
-                match (request.is_chunked(), request.content_length()) {
+                match (request.is_chunked(), request.content_length()?) {
                     (true, _) => self.chunks(&mut request).await,
                     (false, length) => self.exactly(length.unwrap_or(0), &mut request.content).await,
                 }
@@ -235,12 +249,12 @@ impl Wire {
         if method == "HEAD" || response.status() < 200 || matches!(response.status(), 204 | 304) {
             return Ok(());
         }
-        match (response.is_chunked(), response.content_length()) {
+        match (response.is_chunked(), response.content_length()?) {
             (true, _) => self.chunks(response).await,
             (false, Some(length)) => self.exactly(length, &mut response.content).await,
             (false, None) => match self.to_the_end(&mut response.content).await {
                 End::Closed => Ok(()),
-                End::Reset => Err(End::Reset),
+                end => Err(end),
             },
         }
     }
@@ -303,12 +317,14 @@ impl Wire {
         loop {
             let line = self.line().await?;
             let digits = line.split(';').next().unwrap_or_default();
-            let length = usize::from_str_radix(digits, 16).expect("a chunk's size");
+            let length = u32::from_str_radix(digits, 16).map_err(|_| End::Nonsense)?;
             if length == 0 {
                 return self.fields(&mut message.trailers).await;
             }
-            self.exactly(length, &mut message.content).await?;
-            assert_eq!(self.line().await?, "", "a chunk goes on past its size");
+            self.exactly(length as usize, &mut message.content).await?;
+            if !self.line().await?.is_empty() {
+                return Err(End::Nonsense);
+            }
         }
     }
 

@@ -166,6 +166,8 @@ impl Path {
                     Framing::Empty => Some(0),
                     _ => None,
                 };
+                // On a connection that is bound to a login every request is authorized, without a field that says so.
+                let is_shared = |stored: &Stored| !exchange.is_pinned() || stored.shared_with_authorization;
                 let recording = policy::store(&view(request), &response, rules, requested_at, received_at)
                     .and_then(|stored| if is_impersonal { Ok(stored) } else { Err(Reason::Connection) })
                     .and_then(|stored| Recording::begin(&self.store, place(), stored, expected));
@@ -275,9 +277,11 @@ fn announces_content(request: &RequestHead, head: &ResponseHead) -> bool {
 
 /// Whether a login that belongs to the connection, not to the request, is being negotiated (NTLM, Negotiate).
 fn negotiates_login(request: &RequestHead, response: &ResponseHead) -> bool {
-    let names = |value: &[u8]| {
-        let scheme = value.split(|b| *b == b' ' || *b == b',').next().unwrap_or_default();
+    // One line may hold several challenges (RFC 9110 §11.6.1). A comma in a quoted string can only bind a connection
+    // that need not be bound.
+    let names = |member: &[u8]| {
+        let scheme = member.split(|b| *b == b' ').next().unwrap_or_default();
         scheme.eq_ignore_ascii_case(b"ntlm") || scheme.eq_ignore_ascii_case(b"negotiate")
     };
-    request.fields.values("authorization").any(names) || response.fields.values("www-authenticate").any(names)
+    request.fields.tokens("authorization").any(names) || response.fields.tokens("www-authenticate").any(names)
 }

@@ -1,7 +1,7 @@
 //! The next message of a client: a request to serve, one to refuse, or something to relay untouched.
 
 use bytes::BytesMut;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::Downstream;
 use crate::http1::{Parsed, RequestHead, Version};
@@ -36,19 +36,23 @@ pub(super) enum Relay {
 impl Downstream {
     /// Waits for the next message.
     pub(super) async fn next(&mut self) -> Next {
+        let mut head_until = None;
         loop {
             match self.parse() {
                 Parsed::Complete(request) => return self.classify(request),
                 Parsed::Ambiguous(why) => return Next::Reject(why),
-                Parsed::Malformed(why) if self.path.is_strict => return Next::Reject(why),
-                Parsed::Malformed(why) => return Next::Relay(Relay::Malformed(why)),
+                Parsed::Malformed(why) => return self.malformed(why),
                 Parsed::Partial => {
-                    if let Some(end) = self.read().await {
+                    if let Some(end) = self.read(&mut head_until).await {
                         return end;
                     }
                 }
             }
         }
+    }
+
+    fn malformed(&self, why: &'static str) -> Next {
+        if self.path.is_strict { Next::Reject(why) } else { Next::Relay(Relay::Malformed(why)) }
     }
 
     fn parse(&mut self) -> Parsed<RequestHead> {
@@ -58,26 +62,26 @@ impl Downstream {
         RequestHead::take(&mut self.buffer, &mut self.scanned, self.path.limits.head_bytes_max)
     }
 
-    /// Reads more; says what it means when there is no more.
-    async fn read(&mut self) -> Option<Next> {
+    /// Reads more; says what it means when there is no more. `head_until` is when a begun head must be complete.
+    async fn read(&mut self, head_until: &mut Option<Instant>) -> Option<Next> {
         let limits = &self.path.limits;
         let is_idle = self.buffer.is_empty();
-        let (patience, bytes) = if is_idle {
-            (limits.downstream_idle, HEAD_READ_BYTES)
+        let (until, bytes) = if is_idle {
+            (Instant::now() + limits.downstream_idle, HEAD_READ_BYTES)
         } else {
-            (limits.head_read_timeout, READ_BYTES)
+            (*head_until.get_or_insert_with(|| Instant::now() + limits.head_read_timeout), READ_BYTES)
         };
         if is_idle {
             // An idle connection keeps no buffer.
             self.buffer = BytesMut::new();
         }
-        match timeout(patience, read_more(&self.stream, &mut self.buffer, bytes)).await {
+        match timeout_at(until, read_more(&self.stream, &mut self.buffer, bytes)).await {
             Ok(Ok(count)) if count > 0 => None,
             Ok(Err(_)) => Some(Next::End),
             _ if is_idle => Some(Next::End),
             // A head that does not end: the origin may make of it what it likes.
-            Ok(Ok(_)) => Some(Next::Relay(Relay::Malformed("truncated-head"))),
-            Err(_) => Some(Next::Relay(Relay::Malformed("slow-head"))),
+            Ok(Ok(_)) => Some(self.malformed("truncated-head")),
+            Err(_) => Some(self.malformed("slow-head")),
         }
     }
 

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 
 use super::{Forwarded, Persistence, forwarded_head, hit_fields, stored_head};
 use crate::admin::Counters;
-use crate::forward::{ForwardError, Upstream};
+use crate::forward::{Exchange, ForwardError, Upstream};
 use crate::http1::body::BodyFault;
 use crate::http1::{Framing, RequestHead, encode};
 use crate::policy::Reason;
@@ -129,6 +129,23 @@ pub async fn forwarded(
     exchange.deliver(&mut queue).await.map_err(broken)?;
     let may_stay = exchange.finish_upload(persistence == Persistence::Closes).await;
     Ok(Sent { upstream: exchange.into_reusable(), may_stay })
+}
+
+/// Writes everything, sending the client's content upstream meanwhile: a client may read only after it has sent all.
+async fn flush(
+    queue: &mut WriteQueue,
+    client: &TcpStream,
+    exchange: &mut Exchange<'_>,
+    broken: impl Fn(ForwardError) -> SendError,
+) -> Result<(), SendError> {
+    while !queue.is_empty() && exchange.is_uploading() {
+        tokio::select! {
+            biased;
+            written = queue.write_some(client) => written.map_err(SendError::Client)?,
+            uploaded = exchange.upload() => uploaded.map_err(&broken)?,
+        }
+    }
+    queue.flush(client).await.map_err(SendError::Client)
 }
 
 fn is_reset(error: &ForwardError) -> bool {

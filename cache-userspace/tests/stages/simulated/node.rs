@@ -1,0 +1,180 @@
+//! A node without a kernel: the path as `app` builds it, and clients whose connections are taken for redirected ones.
+
+use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use sidestep::accept::netns::{Netns, SocketMaker};
+use sidestep::accept::sniff;
+use sidestep::admin::{Counters, Figures, Switch};
+use sidestep::config::Limits;
+use sidestep::forward::Pool;
+use sidestep::identify::Workload;
+use sidestep::policy::Rules;
+use sidestep::redirect::bypass::Bypass;
+use sidestep::request::{Connection, Path};
+use sidestep::route::Routes;
+use sidestep::store::{Store, StoreLimits};
+use tokio::net::TcpSocket;
+use tokio::task::JoinHandle;
+
+use super::scratch::Scratch;
+use super::{Message, Origin, Wire, within};
+
+/// How many bytes the kernel keeps of a client that is short of room.
+const SMALL_BUFFER_BYTES: u32 = 16 * 1024;
+
+/// A node in front of one destination.
+pub(crate) struct Node {
+    path: Arc<Path>,
+    switch: Arc<Switch>,
+    destination: SocketAddr,
+    next_id: AtomicU64,
+    _scratch: Scratch,
+}
+
+impl Node {
+    /// One with the default limits.
+    pub(crate) fn before(origin: &Origin) -> Self {
+        Self::with(origin, Limits::default())
+    }
+
+    /// One with limits of the test's own.
+    pub(crate) fn with(origin: &Origin, limits: Limits) -> Self {
+        Self::of(origin.address(), limits, false)
+    }
+
+    /// One that refuses what is not well-formed.
+    pub(crate) fn strict(origin: &Origin) -> Self {
+        Self::of(origin.address(), Limits::default(), true)
+    }
+
+    fn of(destination: SocketAddr, limits: Limits, is_strict: bool) -> Self {
+        let scratch = Scratch::new();
+        let switch = Arc::new(Switch::new(scratch.path(), &scratch.path().join("admin.sock")));
+        switch.took_effect(true);
+        let counters = Arc::new(Counters::default());
+        let path = Path {
+            routes: Routes::new(Rules::default(), switch.clone()),
+            store: Store::new(StoreLimits::default()),
+            pool: Pool::new(SocketMaker::start().unwrap(), &limits, counters.clone()),
+            bypass: Bypass::new(None, &limits),
+            counters,
+            limits,
+            is_strict,
+        };
+        Self { path: Arc::new(path), switch, destination, next_id: AtomicU64::new(1), _scratch: scratch }
+    }
+
+    /// Switches caching as the heartbeat would.
+    pub(crate) fn switch(&self, on: bool) {
+        self.switch.took_effect(on);
+    }
+
+    /// The figures now.
+    pub(crate) fn figures(&self) -> Figures {
+        self.path.counters.figures()
+    }
+
+    /// A new connection of the workload.
+    pub(crate) async fn client(&self) -> Client {
+        self.connect(None).await
+    }
+
+    /// A new connection for which the kernel keeps little on either side, so that backpressure shows early.
+    pub(crate) async fn client_with_small_buffers(&self) -> Client {
+        self.connect(Some(SMALL_BUFFER_BYTES)).await
+    }
+
+    async fn connect(&self, buffer_bytes: Option<u32>) -> Client {
+        let [listening, connecting] = [(); 2].map(|()| {
+            let socket = TcpSocket::new_v4().unwrap();
+            if let Some(bytes) = buffer_bytes {
+                socket.set_recv_buffer_size(bytes).unwrap();
+                socket.set_send_buffer_size(bytes).unwrap();
+            }
+            socket
+        });
+        listening.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let listener = listening.listen(1).unwrap();
+        let connected = connecting.connect(listener.local_addr().unwrap());
+        let (stream, accepted) = tokio::join!(connected, listener.accept());
+        let (stream, (accepted, _)) = (stream.unwrap(), accepted.unwrap());
+        stream.set_nodelay(true).unwrap();
+        accepted.set_nodelay(true).unwrap();
+        let served = tokio::spawn(sniff::serve(accepted, self.path.clone(), self.connection()));
+        Client { wire: Wire::new(stream), served }
+    }
+
+    fn connection(&self) -> Connection {
+        let workload = Workload {
+            name: "simulated".to_owned(),
+            namespace: "default".to_owned(),
+            service_account: "default".to_owned(),
+            id: 1,
+            netns: Netns::Own,
+            netns_cookie: 1,
+        };
+        Connection {
+            partition: workload.partition(),
+            workload: Arc::new(workload),
+            destination: self.destination,
+            source: None,
+            id: self.next_id.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+}
+
+/// A client's end of a connection that the node serves.
+pub(crate) struct Client {
+    wire: Wire,
+    served: JoinHandle<()>,
+}
+
+impl Client {
+    /// Sends a GET and reads its answer.
+    pub(crate) async fn get(&mut self, target: &str) -> Message {
+        self.send(super::get(target)).await;
+        self.response("GET").await
+    }
+
+    /// Sends a GET and lets the origin's connection answer it.
+    pub(crate) async fn get_from(&mut self, target: &str, server: &mut Wire, answer: &str) -> Message {
+        self.send(super::get(target)).await;
+        assert_eq!(server.request().await.target(), target);
+        server.send(answer).await;
+        self.response("GET").await
+    }
+
+    /// Whether the node is done with the connection.
+    pub(crate) fn is_over(&self) -> bool {
+        self.served.is_finished()
+    }
+
+    /// Resets the connection and waits until the node is done with it; panics if the node did.
+    pub(crate) async fn die(self) {
+        self.wire.reset();
+        within("the node to be done with a connection", self.served).await.unwrap();
+    }
+
+    /// Closes the connection and waits until the node is done with it; panics if the node did.
+    pub(crate) async fn close(self) {
+        drop(self.wire);
+        within("the node to be done with a connection", self.served).await.unwrap();
+    }
+}
+
+impl Deref for Client {
+    type Target = Wire;
+
+    fn deref(&self) -> &Wire {
+        &self.wire
+    }
+}
+
+impl DerefMut for Client {
+    fn deref_mut(&mut self) -> &mut Wire {
+        &mut self.wire
+    }
+}

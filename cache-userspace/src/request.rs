@@ -166,8 +166,6 @@ impl Path {
                     Framing::Empty => Some(0),
                     _ => None,
                 };
-                // On a connection that is bound to a login every request is authorized, without a field that says so.
-                let is_shared = |stored: &Stored| !exchange.is_pinned() || stored.shared_with_authorization;
                 let recording = policy::store(&view(request), &response, rules, requested_at, received_at)
                     .and_then(|stored| if is_impersonal { Ok(stored) } else { Err(Reason::Connection) })
                     .and_then(|stored| Recording::begin(&self.store, place(), stored, expected));

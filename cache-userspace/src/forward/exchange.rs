@@ -140,20 +140,6 @@ impl<'a> Exchange<'a> {
         Ok(())
     }
 
-    /// Whether some of the client's content is still to be sent.
-    pub fn is_uploading(&self) -> bool {
-        !self.upload.is_over()
-    }
-
-    /// Sends some of the client's content; can be given up at any time.
-    ///
-    /// # Errors
-    /// `ForwardError::ClientGone` and `BadContent`.
-    pub async fn upload(&mut self) -> Result<(), ForwardError> {
-        let step = self.upload.step(&self.upstream.stream).await;
-        advance(&mut self.upload, step)
-    }
-
     /// Whether the answer is complete.
     pub fn is_done(&self) -> bool {
         self.decoder.is_done()
@@ -337,17 +323,6 @@ impl<'a> Exchange<'a> {
         whole.extend_from_slice(&self.upstream.buffer);
         self.upstream.buffer = whole;
     }
-}
-
-/// What a step of the upload means for the exchange.
-fn advance(upload: &mut Upload<'_>, step: Result<(), UploadFault>) -> Result<(), ForwardError> {
-    match step {
-        Ok(()) => {}
-        Err(UploadFault::Upstream(_)) => upload.abandon(),
-        Err(UploadFault::ClientGone) => return Err(ForwardError::ClientGone),
-        Err(UploadFault::Content(fault)) => return Err(ForwardError::BadContent(fault)),
-    }
-    Ok(())
 }
 
 fn invalid(fault: crate::http1::body::BodyFault) -> ForwardError {

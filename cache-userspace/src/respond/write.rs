@@ -6,9 +6,9 @@ use std::io;
 use bytes::{Bytes, BytesMut};
 use tokio::net::TcpStream;
 
-use super::{Forwarded, Persistence, forwarded_head, hit_fields, stored_head};
+use super::{Forwarded, Persistence, client_framing, forwarded_head, hit_fields, stored_head};
 use crate::admin::Counters;
-use crate::forward::{Exchange, ForwardError, Upstream};
+use crate::forward::{ForwardError, Upstream};
 use crate::http1::body::BodyFault;
 use crate::http1::{Framing, RequestHead, encode};
 use crate::policy::Reason;
@@ -76,19 +76,17 @@ pub async fn forwarded(
     counters: &Counters,
 ) -> Result<Sent, SendError> {
     let Forwarded { head, mut exchange, status, mut recording } = response;
-    let is_close_delimited = |framing| framing == Framing::UntilClose;
-    let until_close = is_close_delimited(head.framing)
-        || (head.framing == Framing::Chunked && request.version == crate::http1::Version::Http10);
-    let persistence = if until_close { Persistence::Closes } else { persistence };
+    let framing = client_framing(&head, request);
+    let persistence = if framing == Framing::UntilClose { Persistence::Closes } else { persistence };
     let mut out = BytesMut::with_capacity(head.raw.len() + 128);
-    let framing = forwarded_head(&head, request, status, persistence, &mut out);
+    forwarded_head(&head, framing, status, persistence, &mut out);
     let mut queue = WriteQueue::default();
     queue.push(out.freeze());
     let broken = |error: ForwardError| match error {
         ForwardError::ClientGone => SendError::Client,
         error => SendError::Upstream {
-            needs_reset: is_reset(&error)
-                || (framing == Framing::UntilClose && head.framing != Framing::UntilClose),
+            // An ordinary close would make a whole answer of this part of one.
+            needs_reset: is_reset(&error) || framing == Framing::UntilClose,
             error,
         },
     };
@@ -129,23 +127,6 @@ pub async fn forwarded(
     exchange.deliver(&mut queue).await.map_err(broken)?;
     let may_stay = exchange.finish_upload(persistence == Persistence::Closes).await;
     Ok(Sent { upstream: exchange.into_reusable(), may_stay })
-}
-
-/// Writes everything, sending the client's content upstream meanwhile: a client may read only after it has sent all.
-async fn flush(
-    queue: &mut WriteQueue,
-    client: &TcpStream,
-    exchange: &mut Exchange<'_>,
-    broken: impl Fn(ForwardError) -> SendError,
-) -> Result<(), SendError> {
-    while !queue.is_empty() && exchange.is_uploading() {
-        tokio::select! {
-            biased;
-            written = queue.write_some(client) => written.map_err(SendError::Client)?,
-            uploaded = exchange.upload() => uploaded.map_err(&broken)?,
-        }
-    }
-    queue.flush(client).await.map_err(SendError::Client)
 }
 
 fn is_reset(error: &ForwardError) -> bool {

@@ -43,6 +43,8 @@ pub enum Reason {
     Authorization,
     /// The response sets a cookie and does not say that it may be shared (RFC 9111 §7.3).
     SetCookie,
+    /// The request carries cookies and the response does not say that it is for everybody.
+    Cookie,
     /// The response varies on something that no request tells (RFC 9111 §4.1).
     VaryStar,
     /// The response varies by identity: Cookie or Authorization.
@@ -90,6 +92,7 @@ impl Reason {
             Self::Private => "private",
             Self::Authorization => "authorization",
             Self::SetCookie => "set-cookie",
+            Self::Cookie => "cookie",
             Self::VaryStar => "vary-star",
             Self::VaryCookie => "vary-cookie",
             Self::NoFreshness => "no-freshness",

@@ -277,9 +277,16 @@ impl Daemon {
         Ok(())
     }
 
-    /// Remembers why a workload is not enrolled, for listings.
-    pub fn failed(&self, name: &str, failure: view::Failure) {
-        lock(&self.shared.failures).insert(name.to_owned(), failure);
+    /// Remembers why a workload is not enrolled, for listings; says whether that is news.
+    pub fn failed(&self, name: &str, failure: view::Failure) -> bool {
+        let reason = failure.reason.clone();
+        let before = lock(&self.shared.failures).insert(name.to_owned(), failure);
+        before.is_none_or(|before| before.reason != reason)
+    }
+
+    /// Forgets why a workload that nobody wants any more was not enrolled.
+    pub fn forget_failure(&self, name: &str) {
+        lock(&self.shared.failures).remove(name);
     }
 
     /// Leaves the connections of a cgroup's processes alone.

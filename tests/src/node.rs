@@ -143,6 +143,17 @@ impl Node {
         Ok(node)
     }
 
+    /// Writes other ports for every workload into the configuration and has it read again.
+    pub fn intercept(&self, ports: &[u16]) -> Result<()> {
+        let yaml = std::fs::read_to_string(self.scratch.file("node.yaml"))?;
+        let line = |line: &str| match line.trim_start().starts_with("ports:") {
+            true => format!("    ports: {ports:?}\n"),
+            false => format!("{line}\n"),
+        };
+        self.scratch.write("node.yaml", yaml.lines().map(line).collect::<String>())?;
+        self.process.signal(nix::sys::signal::Signal::SIGHUP)
+    }
+
     /// The daemon's process.
     pub fn process(&self) -> &Process {
         &self.process

@@ -398,6 +398,27 @@ fn one_workload_that_cannot_be_enrolled_is_reported_and_harms_no_other() -> Resu
 
 #[test]
 #[ignore = "needs root, cgroup2 and bpf"]
+fn other_ports_of_an_enrolled_workload_take_effect_on_sighup() -> Result<()> {
+    let (one, two) = (Origin::http(|_| Answer::ok("x"))?, Origin::http(|_| Answer::ok("x"))?);
+    let workload = Workload::local("front", &[one.port()])?;
+    let agent = workload.agent()?;
+    let node = Node::start([workload])?;
+    let cached = |origin: &Origin| -> Result<bool> {
+        Ok(agent.get(origin.addr(), "/a")?.expect(200)?.passed_through_cache())
+    };
+    ensure!(cached(&one)? && !cached(&two)?);
+
+    node.intercept(&[two.port()])?;
+
+    wait::wait_until(PATIENCE, "the second port is intercepted", || {
+        cached(&two).is_ok_and(|is_cached| is_cached)
+    })?;
+    ensure!(!cached(&one)?);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root, cgroup2 and bpf"]
 fn a_configuration_that_makes_no_sense_is_refused_with_the_field() -> Result<()> {
     let scratch = Scratch::new()?;
     let config = scratch.write("node.yaml", "workloads:\n  - name: a\n    cgruop: /x\n")?;

@@ -38,6 +38,8 @@ pub struct Listeners {
     pub on6: Option<TcpListener>,
     /// The namespace's cookie (SO_NETNS_COOKIE).
     pub netns_cookie: u64,
+    /// How many connections may wait to be accepted; the SYNs of further ones are dropped.
+    pub backlog_max: u32,
     /// The address that the namespace's connections to the world come from.
     pub address4: Option<Ipv4Addr>,
     /// The same for IPv6.
@@ -108,7 +110,7 @@ fn listen_here() -> io::Result<Listeners> {
         Some(IpAddr::V6(ip)) => Some(ip),
         _ => None,
     };
-    Ok(Listeners { on4, on6, netns_cookie, address4, address6 })
+    Ok(Listeners { on4, on6, netns_cookie, backlog_max: backlog_max(), address4, address6 })
 }
 
 /// The first address of the namespace that is not loopback: for one without a default route.
@@ -149,6 +151,13 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     }
     listener.set_nonblocking(true)?;
     Ok(listener)
+}
+
+/// The listeners' backlog as the kernel bounds it in the namespace of the calling thread.
+fn backlog_max() -> u32 {
+    let somaxconn = std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok();
+    let bound = somaxconn.and_then(|text| text.trim().parse().ok());
+    bound.unwrap_or(BACKLOG.unsigned_abs()).min(BACKLOG.unsigned_abs())
 }
 
 /// SO_NETNS_COOKIE (Linux 5.14): the same number that the kernel programs see.

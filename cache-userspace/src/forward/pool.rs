@@ -131,7 +131,15 @@ impl Pool {
     /// # Errors
     /// Those of connect(2), and `TimedOut` a little after the kernel itself would have given up.
     pub async fn dial(&self, netns: &Netns, key: &PoolKey) -> io::Result<Upstream> {
-        let socket = self.sockets.socket(netns, key.destination.is_ipv6()).await?;
+        let is_v6 = key.destination.is_ipv6();
+        let socket = match self.sockets.socket(netns, is_v6).await {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+                // A connection in use is worth more than idle ones.
+                self.close_idle();
+                self.sockets.socket(netns, is_v6).await?
+            }
+            made => made?,
+        };
         if let Some(source) = key.source {
             socket.bind((source, 0).into())?;
         }
@@ -155,6 +163,11 @@ impl Pool {
             connections.retain(|idle| now.saturating_sub(idle.since) < self.idle_max);
             !connections.is_empty()
         });
+    }
+
+    /// Closes every idle connection: the process has no descriptors left.
+    pub fn close_idle(&self) {
+        self.lock().clear();
     }
 
     /// Closes the idle connections of a workload that is gone.

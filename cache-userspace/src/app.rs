@@ -211,7 +211,8 @@ impl Daemon {
     fn try_enrol(&self, enrolment: Enrolment) -> Result<(), AppError> {
         let Enrolment { name, namespace, service_account, cgroup, netns, ports, loopback } = enrolment;
         let shared = &self.shared;
-        if Cgroup::own().is_ok_and(|own| own.path().starts_with(cgroup.path())) {
+        // Where our own place cannot be seen we might be inside: serving ourselves would never end.
+        if Cgroup::own()?.path().starts_with(cgroup.path()) {
             return Err(AppError::OwnCgroup(name));
         }
         let listeners = netns.listen().map_err(AppError::Listen)?;

@@ -17,7 +17,7 @@ use crate::policy::{self, Decision, Eligibility, Miss, Reason, RequestView, Resp
 use crate::redirect::bypass::Bypass;
 use crate::respond::{CacheStatus, Forwarded, Own, Response, write::not_stored};
 use crate::route::{Route, Routes};
-use crate::store::{Place, Recording, Store};
+use crate::store::{Entry, Place, Recording, Store};
 
 /// Everything that a request meets on its way.
 pub struct Path {
@@ -94,15 +94,25 @@ impl Path {
         }
         let key = key(request, connection);
         let variants = self.store.variants(&key);
-        let alive = || variants.iter().flat_map(|v| v.iter()).filter(|entry| self.store.alive(entry));
-        match policy::decide(&view, alive().map(|entry| &entry.stored), rules, clock::now()) {
-            Decision::Reuse { index, age } => match alive().nth(index) {
-                Some(entry) => Ok(Response::Stored { entry: entry.clone(), age }),
-                // Purged between the two looks.
-                None => {
-                    self.forward(request, body, connection, Forwarding::Miss(Miss::Stale, rules, key)).await
+        // Looked at once: what is judged is what is served, also while a purge goes on.
+        let alive: Vec<&Arc<Entry>> =
+            variants.iter().flat_map(|v| v.iter()).filter(|entry| self.store.alive(entry)).collect();
+        let now = clock::now();
+        match policy::decide(&view, alive.iter().map(|entry| &entry.stored), rules, now) {
+            Decision::Reuse { index, age } => {
+                match alive.get(index).filter(|entry| self.store.alive(entry)) {
+                    Some(entry) => Ok(Response::Stored {
+                        is_not_modified: policy::is_not_modified(&view, &entry.stored, now.wall),
+                        entry: Arc::clone(entry),
+                        age,
+                    }),
+                    // Purged meanwhile.
+                    None => {
+                        self.forward(request, body, connection, Forwarding::Miss(Miss::Stale, rules, key))
+                            .await
+                    }
                 }
-            },
+            }
             Decision::Unsatisfiable => Ok(Response::Own(Own::GatewayTimeout)),
             Decision::Forward(miss) => {
                 self.forward(request, body, connection, Forwarding::Miss(miss, rules, key)).await

@@ -50,6 +50,20 @@ impl Output {
     }
 }
 
+/// Makes a command start with default signal dispositions: whoever runs the tests may ignore some (nohup, a
+/// background job of a shell), which every child inherits.
+fn with_default_signals(command: &mut Command) {
+    let reset = || {
+        for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGCHLD] {
+            // SAFETY: the default disposition runs no code of ours.
+            unsafe { signal::signal(signal, signal::SigHandler::SigDfl) }?;
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec the closure only calls signal(2): no allocation, no lock.
+    unsafe { command.pre_exec(reset) };
+}
+
 /// A running child; its whole process group is killed when dropped.
 #[derive(Debug)]
 pub struct Process {
@@ -64,6 +78,7 @@ impl Process {
     /// Starts the command with pipes for all three streams.
     pub fn start(command: &mut Command) -> Result<Self> {
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        with_default_signals(command);
         let mut child =
             command.spawn().with_context(|| format!("start {}", command.get_program().display()))?;
         let pid = Pid::from_raw(i32::try_from(child.id())?);

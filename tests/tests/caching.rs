@@ -410,3 +410,29 @@ fn health_paths_are_not_cached() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+#[ignore = "needs root, cgroup2 and bpf"]
+fn a_conditional_request_is_answered_from_the_store() -> Result<()> {
+    let origin =
+        Origin::http(|_| Answer::ok("body").max_age(600).field("ETag", "\"v1\"").field("X-Other", "1"))?;
+    let client = behind(&origin)?;
+    let connection = client.connect(origin.addr())?;
+    connection.get("/a")?.expect(200)?;
+
+    let same = connection.get_with("/a", "If-None-Match: W/\"v1\", \"v0\"\r\n")?.expect(304)?;
+    let since =
+        connection.get_with("/a", "If-Modified-Since: Fri, 31 Dec 2049 23:59:59 GMT\r\n")?.expect(304)?;
+    let other = connection.get_with("/a", "If-None-Match: \"v2\"\r\n")?.expect(200)?;
+    let plain = connection.get("/a")?.expect(200)?;
+
+    ensure!(same.is_hit() && same.field("etag") == Some("\"v1\"") && same.field("age").is_some());
+    ensure!(
+        same.field("x-other").is_none() && same.field("content-length").is_none(),
+        "{}",
+        same.head_text()
+    );
+    ensure!(since.is_hit() && other.is_hit() && other.text() == "body" && plain.text() == "body");
+    ensure!(origin.count() == 1, "the origin saw {}", origin.count());
+    Ok(())
+}

@@ -15,6 +15,7 @@ use crate::admin::Outcome;
 use crate::forward::{ForwardError, RequestBody, Upstream};
 use crate::http1::RequestHead;
 use crate::request::{Connection, Path};
+use crate::respond::write::StoredPart;
 use crate::respond::{Own, Persistence, Response, own, write};
 use crate::route::Route;
 use crate::stream::WriteQueue;
@@ -83,12 +84,16 @@ impl Downstream {
         };
         path.counters.record(Path::outcome(&response));
         match response {
-            Response::Stored { entry, age } => {
-                let with_content = &request.method[..] != b"HEAD";
-                if with_content {
+            Response::Stored { entry, age, is_not_modified } => {
+                let part = match &request.method[..] {
+                    _ if is_not_modified => StoredPart::NotModified,
+                    b"HEAD" => StoredPart::Head,
+                    _ => StoredPart::Whole,
+                };
+                if part == StoredPart::Whole {
                     path.counters.bytes_from_cache.add(entry.body_bytes);
                 }
-                let sent = write::stored(&entry, age, persistence, with_content, &self.stream).await;
+                let sent = write::stored(&entry, age, persistence, part, &self.stream).await;
                 if sent.is_ok() && persistence != Persistence::Closes { After::Stay } else { After::Close }
             }
             Response::Own(answer) => {

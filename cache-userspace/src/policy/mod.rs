@@ -5,6 +5,7 @@
 //! RFC leaves a choice, the reading that forwards is taken.
 
 pub mod cache_control;
+mod conditional;
 pub mod date;
 mod decide;
 mod eligible;
@@ -20,6 +21,7 @@ pub mod vary;
 
 use std::{fmt, str::FromStr, time::Duration};
 
+pub use conditional::{is_kept_in_not_modified, is_not_modified};
 pub use decide::{Decision, Miss, decide};
 pub use eligible::{Eligibility, eligible};
 pub use invalidation::{invalidates, is_safe};

@@ -12,7 +12,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::forward::Exchange;
 use crate::http1::{Framing, RequestHead, ResponseHead, Version, encode};
-use crate::policy::Stored;
+use crate::policy::{Stored, is_kept_in_not_modified};
 use crate::store::{Entry, Recording};
 
 /// What a client gets.
@@ -23,6 +23,8 @@ pub enum Response<'a> {
         entry: Arc<Entry>,
         /// Its current age (RFC 9111 §4.2.3).
         age: Duration,
+        /// Whether the client has it already: then the answer is 304 (RFC 9111 §4.3.2).
+        is_not_modified: bool,
     },
     /// An answer of ours, without content from elsewhere.
     Own(Own),
@@ -120,6 +122,16 @@ pub fn stored_head(stored: &Stored, reason: &[u8], content_bytes: u64) -> Bytes 
     if stored.status != 204 && !stored.fields.contains("content-length") {
         // Writing into memory does not fail.
         let _ = write!(out, "Content-Length: {content_bytes}\r\n");
+    }
+    out.freeze()
+}
+
+/// The unchanging part of a 304 made of a stored response (RFC 9110 §15.4.5).
+pub fn not_modified_head(stored: &Stored) -> Bytes {
+    let mut out = BytesMut::with_capacity(256);
+    encode::status_line(&mut out, 304, b"Not Modified");
+    for (name, value) in stored.fields.iter().filter(|(name, _)| is_kept_in_not_modified(name)) {
+        encode::field(&mut out, name, value);
     }
     out.freeze()
 }

@@ -6,7 +6,9 @@ use std::io;
 use bytes::{Bytes, BytesMut};
 use tokio::net::TcpStream;
 
-use super::{Forwarded, Persistence, client_framing, forwarded_head, hit_fields, stored_head};
+use super::{
+    Forwarded, Persistence, client_framing, forwarded_head, hit_fields, not_modified_head, stored_head,
+};
 use crate::admin::Counters;
 use crate::forward::{ForwardError, Upstream};
 use crate::http1::body::BodyFault;
@@ -43,7 +45,18 @@ pub enum SendError {
     },
 }
 
-/// Sends a stored response; without its content to a HEAD request.
+/// What of a stored response is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoredPart {
+    /// All of it.
+    Whole,
+    /// Its head, to a HEAD request.
+    Head,
+    /// A 304, to a client that has it already.
+    NotModified,
+}
+
+/// Sends a stored response, or a part of it.
 ///
 /// # Errors
 /// Those of send(2).
@@ -51,13 +64,16 @@ pub async fn stored(
     entry: &Entry,
     age: std::time::Duration,
     persistence: Persistence,
-    with_content: bool,
+    part: StoredPart,
     client: &TcpStream,
 ) -> io::Result<()> {
     let mut queue = WriteQueue::default();
-    queue.push(entry.head.clone());
+    queue.push(match part {
+        StoredPart::NotModified => not_modified_head(&entry.stored),
+        StoredPart::Whole | StoredPart::Head => entry.head.clone(),
+    });
     queue.push(hit_fields(age, persistence).freeze());
-    if with_content {
+    if part == StoredPart::Whole {
         for segment in &entry.body {
             queue.push(segment.clone());
         }

@@ -33,7 +33,7 @@ counters! {
     PassedExcluded = 2, "passed_excluded";
     /// Connections to a loopback address where loopback is not intercepted, or to a link-local one.
     PassedAddress = 3, "passed_address";
-    /// Connections of sockets bound to a device.
+    /// Connections of sockets bound to a device, or marked (SO_MARK).
     PassedDevice = 4, "passed_device";
     /// Connections made in another network namespace than the workload's.
     PassedNetns = 5, "passed_netns";
@@ -45,7 +45,7 @@ counters! {
     PassedBypass = 8, "passed_bypass";
     /// Connections over the quota of not yet accepted ones.
     PassedPending = 9, "passed_pending";
-    /// Connections for which nobody listened on the redirect address.
+    /// Connections for which nobody listened on the redirect address, or whose bound port was connected there already.
     PassedNoListener = 10, "passed_no_listener";
     /// Connections whose original destination could not be remembered.
     PassedStorage = 11, "passed_storage";

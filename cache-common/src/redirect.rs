@@ -49,8 +49,8 @@ pub trait Connect {
     fn is_socket6(&self) -> bool;
     /// Whether the destination port is intercepted for the workload.
     fn is_port_intercepted(&self) -> bool;
-    /// Whether the socket is bound to a device.
-    fn is_bound_to_device(&self) -> bool;
+    /// Whether the socket's packets take a route of their own: it is bound to a device, or marked (SO_MARK).
+    fn is_routed_apart(&self) -> bool;
     /// Whether the calling user is excluded.
     fn is_user_excluded(&self) -> bool;
     /// Cookie of the socket's network namespace.
@@ -63,8 +63,9 @@ pub trait Connect {
     fn bypass_until_ns(&self) -> u64;
     /// Redirected connections that the daemon has not accepted yet.
     fn pending(&self) -> u64;
-    /// Whether somebody listens on the redirect address in the socket's network namespace.
-    fn is_listening(&self, via4: bool, port: u32) -> bool;
+    /// Whether somebody listens on the redirect address in the socket's network namespace, and the port that the
+    /// socket may be bound to is not connected there already.
+    fn is_reachable(&self, via4: bool, port: u32) -> bool;
 }
 
 /// Where a connection is sent: the listener on 127.0.0.1 (`via4`) or on `::1`.
@@ -97,8 +98,8 @@ pub fn decide(workload: &Workload, connect: &impl Connect) -> Result<Redirect, O
     if is_link_local6(&ip) || (is_loopback(&ip) && workload.flags & LOOPBACK == 0) {
         return Err(Some(Counter::PassedAddress));
     }
-    // A socket bound to a device cannot reach 127.0.0.1: it would time out.
-    if connect.is_bound_to_device() {
+    // A socket bound to a device cannot reach 127.0.0.1; one with a mark has a route that our upstream socket lacks.
+    if connect.is_routed_apart() {
         return Err(Some(Counter::PassedDevice));
     }
     if connect.is_user_excluded() {
@@ -127,7 +128,7 @@ pub fn decide(workload: &Workload, connect: &impl Connect) -> Result<Redirect, O
     }
     let via4 = !connect.is_socket6() || is_mapped(&ip);
     let port = if via4 { workload.listener4_port } else { workload.listener6_port };
-    if port == 0 || !connect.is_listening(via4, port) {
+    if port == 0 || !connect.is_reachable(via4, port) {
         return Err(Some(Counter::PassedNoListener));
     }
     Ok(Redirect { via4, port })
@@ -168,7 +169,7 @@ mod tests {
         fn is_port_intercepted(&self) -> bool {
             self.port
         }
-        fn is_bound_to_device(&self) -> bool {
+        fn is_routed_apart(&self) -> bool {
             self.device
         }
         fn is_user_excluded(&self) -> bool {
@@ -189,7 +190,7 @@ mod tests {
         fn pending(&self) -> u64 {
             self.pending
         }
-        fn is_listening(&self, _via4: bool, _port: u32) -> bool {
+        fn is_reachable(&self, _via4: bool, _port: u32) -> bool {
             self.listening
         }
     }

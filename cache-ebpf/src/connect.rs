@@ -5,13 +5,10 @@
 use core::ptr::{addr_of_mut, write_volatile};
 
 use aya_ebpf::EbpfContext;
-use aya_ebpf::bindings::{
-    bpf_sock, bpf_sock_addr, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1,
-    bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
-};
+use aya_ebpf::bindings::{bpf_sock, bpf_sock_addr};
 use aya_ebpf::helpers::{
     bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_current_uid_gid,
-    bpf_get_netns_cookie, bpf_ktime_get_boot_ns, bpf_sk_lookup_tcp, bpf_sk_release,
+    bpf_get_netns_cookie, bpf_ktime_get_boot_ns,
 };
 use aya_ebpf::programs::SockAddrContext;
 use cache_common::connection::{BypassKey, IpWords, OriginalDst, PortKey, is_mapped, mapped};
@@ -20,20 +17,17 @@ use cache_common::redirect::{Connect, Redirect, Workload, decide};
 use cache_common::{AF_INET, AF_INET6};
 
 use crate::context::{load_ip6, load_u32};
+use crate::lookup;
 use crate::maps::{
     BYPASS, EXCLUDED_USERS, HEARTBEAT, PENDING_BEGUN, PENDING_TAKEN, PORTS, SOCKET_DST, WORKLOADS,
 };
 
 /// 127.0.0.1 in network byte order.
-const LOOPBACK4: u32 = 0x7f00_0001_u32.to_be();
+pub const LOOPBACK4: u32 = 0x7f00_0001_u32.to_be();
 /// `::1` in network byte order.
-const LOOPBACK6: IpWords = [0, 0, 0, 1_u32.to_be()];
+pub const LOOPBACK6: IpWords = [0, 0, 0, 1_u32.to_be()];
 /// How deep below a workload's cgroup, or how deep in the tree, a process may be: kubelet's trees end at 5.
 const CGROUP_LEVELS: i32 = 12;
-/// TCP_LISTEN.
-const LISTEN: u32 = 10;
-/// BPF_F_CURRENT_NETNS: the namespace of the context's socket.
-const CURRENT_NETNS: u64 = u64::MAX;
 /// Of `ORIGINAL_DST`, what all workloads together may fill; the rest is slack for what is between the check and the insert.
 const PENDING_TOTAL_MAX: u64 = 60_000;
 
@@ -168,8 +162,8 @@ impl Connect for Attempt<'_> {
         unsafe { PORTS.get(key) }.is_some()
     }
     #[inline(always)]
-    fn is_bound_to_device(&self) -> bool {
-        load_u32!(self.socket, bpf_sock, bound_dev_if) != 0
+    fn is_routed_apart(&self) -> bool {
+        load_u32!(self.socket, bpf_sock, bound_dev_if) != 0 || load_u32!(self.socket, bpf_sock, mark) != 0
     }
     #[inline(always)]
     fn is_user_excluded(&self) -> bool {
@@ -202,36 +196,7 @@ impl Connect for Attempt<'_> {
         if pending_of(0) >= PENDING_TOTAL_MAX { u64::MAX } else { pending_of(self.cgroup) }
     }
     #[inline(always)]
-    fn is_listening(&self, via4: bool, port: u32) -> bool {
-        let dport = (port as u16).to_be();
-        // SAFETY: all-zero is a value of this union of integers.
-        let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
-        let size = if via4 {
-            tuple.__bindgen_anon_1.ipv4 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
-                saddr: LOOPBACK4,
-                daddr: LOOPBACK4,
-                sport: 0,
-                dport,
-            };
-            core::mem::size_of::<bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1>()
-        } else {
-            tuple.__bindgen_anon_1.ipv6 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 {
-                saddr: LOOPBACK6,
-                daddr: LOOPBACK6,
-                sport: 0,
-                dport,
-            };
-            core::mem::size_of::<bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2>()
-        };
-        // SAFETY: the tuple is initialised and of the size given; the reference is released below.
-        unsafe {
-            let socket = bpf_sk_lookup_tcp(self.ctx.as_ptr(), &mut tuple, size as u32, CURRENT_NETNS, 0);
-            if socket.is_null() {
-                return false;
-            }
-            let listening = (*socket).state == LISTEN;
-            bpf_sk_release(socket.cast());
-            listening
-        }
+    fn is_reachable(&self, via4: bool, port: u32) -> bool {
+        lookup::is_listening(self.ctx, via4, port) && !lookup::is_taken(self.ctx, self.socket, via4, port)
     }
 }

@@ -8,6 +8,7 @@
 
 mod connect;
 mod context;
+mod lookup;
 mod maps;
 mod names;
 mod sock_ops;

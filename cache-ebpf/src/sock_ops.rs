@@ -1,6 +1,6 @@
 //! cgroup/sockops: tells the daemon, before the SYN leaves, where a redirected connection was meant to go.
 
-use aya_ebpf::bindings::{BPF_SOCK_OPS_TCP_CONNECT_CB, bpf_sock_ops};
+use aya_ebpf::bindings::{BPF_EXIST, BPF_NOEXIST, BPF_SOCK_OPS_TCP_CONNECT_CB, bpf_sock_ops};
 use aya_ebpf::programs::SockOpsContext;
 use cache_common::connection::{ConnectionKey, IpWords, mapped};
 use cache_common::event::Counter;
@@ -26,12 +26,13 @@ pub fn changed(ctx: &SockOpsContext) {
         client_port: load_u32!(ctx.ops, bpf_sock_ops, local_port),
         listener_port: u32::from_be(load_u32!(ctx.ops, bpf_sock_ops, remote_port)),
     };
-    if ORIGINAL_DST.insert(key, original, 0).is_err() {
+    // What an earlier connection with the same port left there is counted already, and will be taken out once only.
+    if ORIGINAL_DST.insert(key, original, BPF_NOEXIST.into()).is_ok() {
+        begun(original.workload);
+        begun(0);
+    } else if ORIGINAL_DST.insert(key, original, BPF_EXIST.into()).is_err() {
         count(Counter::OriginalDstFull);
-        return;
     }
-    begun(original.workload);
-    begun(0);
 }
 
 #[inline(always)]

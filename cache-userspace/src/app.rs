@@ -10,11 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cache_common::redirect::{EXCLUDED, LOOPBACK, PAUSED, Workload as KernelWorkload};
-use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use crate::accept::Acceptor;
+use crate::accept::gate::{Budget, Gate};
 use crate::accept::netns::{Netns, SocketMaker, into_tokio};
+use crate::accept::{Acceptor, Taken};
 use crate::admin::{AdminServer, AdminState, Counters, Switch};
 use crate::clock;
 use crate::config::Limits;
@@ -97,7 +97,8 @@ struct Enrolled {
     ports: Vec<u16>,
     attachment: Option<Attachment>,
     accepting: Vec<JoinHandle<()>>,
-    taken: Arc<AtomicU64>,
+    gate: Arc<Gate>,
+    taken: Arc<Taken>,
 }
 
 /// What the daemon's parts share.
@@ -106,8 +107,9 @@ struct Shared {
     path: Arc<Path>,
     switch: Arc<Switch>,
     enrolled: Mutex<HashMap<String, Enrolled>>,
-    /// Original destinations taken out for workloads that are gone, and all of them together.
-    taken_total: AtomicU64,
+    budget: Arc<Budget>,
+    /// Original destinations taken out, all of them together.
+    taken: Arc<AtomicU64>,
     failures: Mutex<HashMap<String, view::Failure>>,
 }
 
@@ -157,7 +159,8 @@ impl Daemon {
             path,
             switch,
             enrolled: Mutex::default(),
-            taken_total: AtomicU64::new(0),
+            budget: Arc::new(Budget::new(descriptors_max())),
+            taken: Arc::default(),
             failures: Mutex::default(),
         });
         let pulse = Arc::new(Pulse::default());
@@ -208,7 +211,8 @@ impl Daemon {
     fn try_enrol(&self, enrolment: Enrolment) -> Result<(), AppError> {
         let Enrolment { name, namespace, service_account, cgroup, netns, ports, loopback } = enrolment;
         let shared = &self.shared;
-        if Cgroup::own().is_ok_and(|own| own.path().starts_with(cgroup.path())) {
+        // Where our own place cannot be seen we might be inside: serving ourselves would never end.
+        if Cgroup::own()?.path().starts_with(cgroup.path()) {
             return Err(AppError::OwnCgroup(name));
         }
         let listeners = netns.listen().map_err(AppError::Listen)?;
@@ -225,7 +229,7 @@ impl Daemon {
                 .map_err(AppError::Listen)?
                 .unwrap_or(0),
             flags: if loopback { LOOPBACK } else { 0 },
-            pending_max: shared.path.limits.original_dst_pending_max,
+            pending_max: shared.path.limits.original_dst_pending_max.min(listeners.backlog_max),
             address4: listeners.address4.map_or(0, |ip| u32::from_ne_bytes(ip.octets())),
             address6: listeners.address6.map_or([0; 4], |ip| words(ip.into())),
             reserved: 0,
@@ -239,21 +243,25 @@ impl Daemon {
             netns,
             netns_cookie: listeners.netns_cookie,
         });
-        let taken = Arc::new(AtomicU64::new(0));
+        let taken = Arc::new(Taken::new(shared.taken.clone()));
+        let gate = Arc::new(Gate::new(
+            shared.budget.clone(),
+            shared.path.limits.connections_per_workload_max,
+            pause(shared.kernel.clone(), id, kernel_workload),
+        ));
         let acceptor = Arc::new(Acceptor {
             workload: workload.clone(),
             kernel: shared.kernel.clone(),
             path: shared.path.clone(),
-            places: Arc::new(Semaphore::new(shared.path.limits.connections_per_workload_max)),
+            gate: gate.clone(),
             taken: taken.clone(),
-            pause: pause(shared.kernel.clone(), id, kernel_workload),
         });
-        let mut accepting = Vec::new();
-        for listener in [Some(listeners.on4), listeners.on6].into_iter().flatten() {
-            let listener = into_tokio(listener).map_err(AppError::Listen)?;
-            accepting.push(tokio::spawn(acceptor.clone().run(listener)));
-        }
-        let mut enrolled = Enrolled { workload, cgroup, ports, attachment: None, accepting, taken };
+        let listeners = [Some(listeners.on4), listeners.on6].into_iter().flatten();
+        let listeners: Vec<_> =
+            listeners.map(into_tokio).collect::<Result<_, _>>().map_err(AppError::Listen)?;
+        let accept = |listener| tokio::spawn(acceptor.clone().run(listener));
+        let accepting = listeners.into_iter().map(accept).collect();
+        let mut enrolled = Enrolled { workload, cgroup, ports, attachment: None, accepting, gate, taken };
         let attached = shared
             .kernel
             .insert_workload(id, kernel_workload, &enrolled.ports)
@@ -270,9 +278,16 @@ impl Daemon {
         Ok(())
     }
 
-    /// Remembers why a workload is not enrolled, for listings.
-    pub fn failed(&self, name: &str, failure: view::Failure) {
-        lock(&self.shared.failures).insert(name.to_owned(), failure);
+    /// Remembers why a workload is not enrolled, for listings; says whether that is news.
+    pub fn failed(&self, name: &str, failure: view::Failure) -> bool {
+        let reason = failure.reason.clone();
+        let before = lock(&self.shared.failures).insert(name.to_owned(), failure);
+        before.is_none_or(|before| before.reason != reason)
+    }
+
+    /// Forgets why a workload that nobody wants any more was not enrolled.
+    pub fn forget_failure(&self, name: &str) {
+        lock(&self.shared.failures).remove(name);
     }
 
     /// Leaves the connections of a cgroup's processes alone.
@@ -307,8 +322,9 @@ impl Daemon {
             self.unenrol(&name);
         }
         let open = || self.shared.path.counters.connections_open.value();
+        let waiting = || self.shared.kernel.begun().saturating_sub(self.shared.taken.load(Ordering::Relaxed));
         let ended = async {
-            while open() > 0 {
+            while open() > 0 || waiting() > 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
@@ -333,15 +349,20 @@ impl Drop for Daemon {
 impl Shared {
     /// Detaches first: a connection is redirected until then, and must find a listener.
     fn end(&self, mut enrolled: Enrolled) {
-        drop(enrolled.attachment.take());
+        let mut attachment = enrolled.attachment.take();
+        if let Some(attachment) = &mut attachment {
+            attachment.end_redirection();
+        }
         let id = enrolled.workload.id;
+        // Before the kernel forgets the workload: an acceptor at its limits would make it known again.
+        enrolled.gate.end();
         self.kernel.remove_workload(id, &enrolled.ports);
         self.path.pool.forget_workload(id);
-        self.taken_total.fetch_add(enrolled.taken.load(Ordering::Relaxed), Ordering::Relaxed);
         let accepting = std::mem::take(&mut enrolled.accepting);
         // What was redirected a moment ago is still in the listener's queue.
         let end = async move {
             tokio::time::sleep(Duration::from_millis(200)).await;
+            drop(attachment);
             accepting.iter().for_each(JoinHandle::abort);
         };
         match tokio::runtime::Handle::try_current() {
@@ -352,13 +373,10 @@ impl Shared {
 
     /// Tells the kernel how many original destinations were taken out, so that its quotas stay true.
     fn publish_taken(&self) {
-        let mut total = self.taken_total.load(Ordering::Relaxed);
         for enrolled in lock(&self.enrolled).values() {
-            let taken = enrolled.taken.load(Ordering::Relaxed);
-            total += taken;
-            self.publish(enrolled.workload.id, taken);
+            self.publish(enrolled.workload.id, enrolled.taken.own());
         }
-        self.publish(0, total);
+        self.publish(0, self.taken.load(Ordering::Relaxed));
     }
 
     fn publish(&self, workload: u64, taken: u64) {
@@ -374,9 +392,9 @@ impl Shared {
         let enrolled = lock(&self.enrolled);
         for workload in swept {
             match enrolled.values().find(|enrolled| enrolled.workload.id == workload) {
-                Some(enrolled) => enrolled.taken.fetch_add(1, Ordering::Relaxed),
-                None => self.taken_total.fetch_add(1, Ordering::Relaxed),
-            };
+                Some(enrolled) => enrolled.taken.add(),
+                None => drop(self.taken.fetch_add(1, Ordering::Relaxed)),
+            }
         }
     }
 }
@@ -405,11 +423,18 @@ async fn keep_house(shared: Arc<Shared>) {
     loop {
         ticks.tick().await;
         shared.path.pool.reap();
+        lock(&shared.enrolled).values().for_each(|enrolled| enrolled.gate.review());
         count += 1;
         if count.is_multiple_of(30) {
             shared.sweep();
         }
     }
+}
+
+/// How many files the process may have open once the limit is raised.
+fn descriptors_max() -> usize {
+    use nix::sys::resource::{Resource, getrlimit};
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(_, hard)| usize::try_from(hard).unwrap_or(usize::MAX))
 }
 
 /// Raises the limit of open files to what we may: each redirected connection takes up to two. Children inherit it.

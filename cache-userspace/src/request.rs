@@ -10,10 +10,10 @@ use crate::admin::{Counters, Outcome};
 use crate::clock;
 use crate::config::Limits;
 use crate::forward::upload::Upload;
-use crate::forward::{Answer, Exchange, ForwardError, Pool, PoolKey, RequestBody, Upstream};
+use crate::forward::{Answer, Exchange, ForwardError, Pool, PoolKey, Purpose, RequestBody, Upstream};
 use crate::http1::{Framing, RequestHead, ResponseHead, encode};
 use crate::identify::Workload;
-use crate::policy::{self, Decision, Eligibility, Miss, Reason, RequestView, ResponseView, Rules, Stored};
+use crate::policy::{self, Decision, Eligibility, Miss, Reason, RequestView, ResponseView, Rules};
 use crate::redirect::bypass::Bypass;
 use crate::respond::{CacheStatus, Forwarded, Own, Response, write::not_stored};
 use crate::route::{Route, Routes};
@@ -123,23 +123,30 @@ impl Path {
         let mut head = BytesMut::new();
         encode::request_head(request, &mut head);
         let head = head.freeze();
-        let may_repeat = is_idempotent(&request.method) && request.framing == Framing::Empty;
-        let upstream = match self.pool.take(&connection.pool_key(), connection.id, may_repeat) {
+        let purpose = purpose(request);
+        let upstream = match self.pool.take(&connection.pool_key(), connection.id, purpose) {
             Some(upstream) => upstream,
             None => self.dial(connection).await?,
         };
         let mut exchange =
             Exchange::new(upstream, Upload::new(body, head.clone()), self.limits.head_bytes_max);
-        let answer = self.answer(&mut exchange, request, connection, may_repeat, &head).await?;
+        let answer = self.answer(&mut exchange, request, connection, purpose, &head).await;
         let received_at = clock::now();
-        let Answer::Head(head) = answer else { return Ok(Response::Opaque(Box::new(exchange))) };
-        if policy::invalidates(&request.method, head.status) {
+        let may_have_changed = match &answer {
+            Ok(Answer::Head(head)) => policy::invalidates(&request.method, head.status),
+            // Sent, and what became of it is not known.
+            Ok(Answer::Opaque) | Err(_) => !policy::is_safe(&request.method),
+        };
+        if may_have_changed {
             // RFC 9111 §4.4: before the client learns that the write happened.
             self.store.invalidate(&resource(request, connection));
         }
+        let Answer::Head(head) = answer? else { return Ok(Response::Opaque(Box::new(exchange))) };
         if negotiates_login(request, &head) {
             exchange.pin();
         }
+        let is_impersonal = exchange.is_impersonal();
+        exchange.doubt(head.framing == Framing::Empty && announces_content(request, &head));
         let (status, recording) = match forwarding {
             Forwarding::Bypass { fwd, detail } => {
                 {
@@ -159,10 +166,8 @@ impl Path {
                     Framing::Empty => Some(0),
                     _ => None,
                 };
-                // On a connection that is bound to a login every request is authorized, without a field that says so.
-                let is_shared = |stored: &Stored| !exchange.is_pinned() || stored.shared_with_authorization;
                 let recording = policy::store(&view(request), &response, rules, requested_at, received_at)
-                    .and_then(|stored| is_shared(&stored).then_some(stored).ok_or(Reason::Authorization))
+                    .and_then(|stored| if is_impersonal { Ok(stored) } else { Err(Reason::Connection) })
                     .and_then(|stored| Recording::begin(&self.store, place(), stored, expected));
                 let detail = recording.as_ref().err().map(|reason| reason.as_str());
                 let status = CacheStatus { fwd: miss.as_str(), stored: recording.is_ok(), detail };
@@ -173,17 +178,26 @@ impl Path {
     }
 
     /// Waits for the answer; a pooled connection that was closed meanwhile is replaced once, where that is safe
-    /// (RFC 9110 §9.2.2: a proxy MUST NOT automatically retry non-idempotent requests).
+    /// (RFC 9110 §9.2.2: a proxy MUST NOT automatically retry non-idempotent requests), or nothing was sent yet.
     async fn answer(
         &self,
         exchange: &mut Exchange<'_>,
         request: &RequestHead,
         connection: &Connection,
-        may_repeat: bool,
+        purpose: Purpose,
         head: &Bytes,
     ) -> Result<Answer, ForwardError> {
+        // RFC 9110 §15.5.9: an origin may say 408 before it closes an idle connection; the request MAY be repeated.
+        let is_closing = |answer: &Result<Answer, ForwardError>| match answer {
+            Err(ForwardError::Closed | ForwardError::Broken(_)) => true,
+            Ok(Answer::Head(head)) => head.status == 408 && !head.persists(),
+            _ => false,
+        };
         match exchange.answer(request).await {
-            Err(ForwardError::Closed | ForwardError::Broken(_)) if may_repeat && exchange.may_restart() => {
+            answer
+                if is_closing(&answer)
+                    && (exchange.is_unsent() || (purpose != Purpose::Write && exchange.may_restart())) =>
+            {
                 self.counters.upstream_retries.incr();
                 exchange.restart(self.dial(connection).await?, head.clone());
                 exchange.answer(request).await
@@ -241,9 +255,22 @@ fn resource(request: &RequestHead, connection: &Connection) -> Vec<u8> {
     resource
 }
 
-/// RFC 9110 §9.2.2.
-fn is_idempotent(method: &[u8]) -> bool {
-    matches!(method, b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE")
+/// What the request wants a connection for.
+///
+/// RFC 9110 §9.2.2 would allow to repeat PUT and DELETE as well, but a DELETE that is carried out twice is answered 404.
+fn purpose(request: &RequestHead) -> Purpose {
+    match &request.method[..] {
+        _ if request.framing != Framing::Empty => Purpose::Write,
+        b"HEAD" => Purpose::Head,
+        b"GET" | b"OPTIONS" | b"TRACE" => Purpose::Read,
+        _ => Purpose::Write,
+    }
+}
+
+/// Whether an answer that has no content (RFC 9112 §6.3) has fields as if it had some: always possible with HEAD.
+fn announces_content(request: &RequestHead, head: &ResponseHead) -> bool {
+    let has_length = head.fields.values("content-length").any(|length| length != b"0");
+    &request.method[..] == b"HEAD" || has_length || head.fields.contains("transfer-encoding")
 }
 
 /// Whether a login that belongs to the connection, not to the request, is being negotiated (NTLM, Negotiate).

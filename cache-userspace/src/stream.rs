@@ -5,12 +5,18 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
 
 use bytes::{Buf, Bytes, BytesMut};
+use nix::sys::socket::{setsockopt, sockopt};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 /// How much one read may bring, bytes; also what a connection buffers at the most beyond a head.
 pub const READ_BYTES: usize = 64 * 1024;
 /// How many parts one write takes.
 const WRITE_PARTS: usize = 16;
+/// How long a peer that ended its side is silent before it is asked whether it is still there, and how often, seconds.
+const PROBE_AFTER_S: u32 = 30;
+const PROBE_EVERY_S: u32 = 15;
+const PROBES: u32 = 4;
 
 /// Reads what is there into `buffer`; 0 is the end of the stream.
 ///
@@ -101,6 +107,20 @@ impl WriteQueue {
             self.parts.pop_front();
         }
     }
+}
+
+/// Waits until a peer that has ended its side is gone altogether, which may be never.
+///
+/// Its end alone does not tell whether it still listens. If it does not, its kernel forgets the connection after a
+/// while (net.ipv4.tcp_fin_timeout) and answers the next probe with a reset.
+pub async fn gone(stream: &TcpStream) {
+    // Without probes the peer is found gone when something is sent to it.
+    let _ = setsockopt(stream, sockopt::KeepAlive, &true)
+        .and_then(|()| setsockopt(stream, sockopt::TcpKeepIdle, &PROBE_AFTER_S))
+        .and_then(|()| setsockopt(stream, sockopt::TcpKeepInterval, &PROBE_EVERY_S))
+        .and_then(|()| setsockopt(stream, sockopt::TcpKeepCount, &PROBES));
+    // The only way for this to fail is the end of the runtime.
+    let _ = stream.ready(Interest::ERROR).await;
 }
 
 /// Shuts down the sending side, as a peer that has nothing more to say would.

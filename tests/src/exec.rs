@@ -21,6 +21,9 @@ use crate::wait::PATIENCE;
 /// How long a whole command may take.
 const RUN: Duration = Duration::from_secs(90);
 
+/// The environment variable that names the directory in which daemons keep what outlives them.
+pub const STATE_DIR: &str = "SIDESTEP_STATE_DIR";
+
 /// A command line of `sidestep exec` in the making.
 #[derive(Debug)]
 pub struct Exec {
@@ -28,6 +31,7 @@ pub struct Exec {
     before: Vec<OsString>,
     scratch: Scratch,
     admin: Option<PathBuf>,
+    state: PathBuf,
 }
 
 /// What a command behind the cache did, and the summary of it.
@@ -51,11 +55,11 @@ impl Outcome {
 }
 
 impl Exec {
-    /// A command line with an admin socket and a summary file of its own.
+    /// A command line with an admin socket, a summary file and a state directory of its own.
     pub fn new() -> Result<Self> {
         let scratch = Scratch::new()?;
-        let admin = Some(scratch.file("admin.sock"));
-        Ok(Self { flags: Vec::new(), before: Vec::new(), scratch, admin })
+        let (admin, state) = (Some(scratch.file("admin.sock")), scratch.file("state"));
+        Ok(Self { flags: Vec::new(), before: Vec::new(), scratch, admin, state })
     }
 
     /// The usual one: intercepts this port.
@@ -72,6 +76,12 @@ impl Exec {
     /// Names no admin socket.
     pub fn without_admin(mut self) -> Self {
         self.admin = None;
+        self
+    }
+
+    /// Shares a state directory with other daemons.
+    pub fn state(mut self, dir: &Path) -> Self {
+        dir.clone_into(&mut self.state);
         self
     }
 
@@ -109,7 +119,7 @@ impl Exec {
         all.extend(words.into_iter().map(|word| word.as_ref().to_owned()));
         let mut all = all.into_iter();
         let mut command = Command::new(all.next().context("no command")?);
-        command.args(all);
+        command.args(all).env(STATE_DIR, &self.state);
         Ok(command)
     }
 

@@ -13,9 +13,6 @@ use serde_json::{Value, json};
 
 use crate::client::Connection;
 
-/// How long one attempt waits for each step, in the probe.
-const ATTEMPT: Duration = Duration::from_secs(4);
-
 /// Nanoseconds since 1970: comparable between processes of one machine.
 pub fn clock() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -54,11 +51,14 @@ pub fn record(text: &str) -> Result<Vec<Attempt>> {
 }
 
 /// Loads `addr` with `threads` threads until standard input ends; prints the record.
-pub fn run(addr: &str, target: &str, threads: usize) -> Result<()> {
+///
+/// An attempt waits `patience` for each of its steps.
+pub fn run(addr: &str, target: &str, threads: usize, patience: Duration) -> Result<()> {
     let addr: SocketAddr = addr.parse()?;
     let stop = AtomicBool::new(false);
     let attempts = thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| work(addr, target, &stop))).collect();
+        let workers: Vec<_> =
+            (0..threads).map(|_| scope.spawn(|| work(addr, target, patience, &stop))).collect();
         let _ = io::stdin().read_to_end(&mut Vec::new());
         stop.store(true, Ordering::Relaxed);
         let joined: thread::Result<Vec<_>> = workers.into_iter().map(|worker| worker.join()).collect();
@@ -84,20 +84,20 @@ pub fn spin() -> Result<()> {
     Ok(())
 }
 
-fn work(addr: SocketAddr, target: &str, stop: &AtomicBool) -> Vec<Attempt> {
+fn work(addr: SocketAddr, target: &str, patience: Duration, stop: &AtomicBool) -> Vec<Attempt> {
     let mut attempts = Vec::new();
     while !stop.load(Ordering::Relaxed) {
         let begun = clock();
-        let outcome = attempt(addr, target).unwrap_or_else(|error| format!("{error:?}"));
+        let outcome = attempt(addr, target, patience).unwrap_or_else(|error| format!("{error:?}"));
         attempts.push(Attempt { begun, ended: clock(), outcome });
     }
     attempts
 }
 
-fn attempt(addr: SocketAddr, target: &str) -> io::Result<String> {
-    let mut connection = Connection::open(addr, None, ATTEMPT)?;
+fn attempt(addr: SocketAddr, target: &str, patience: Duration) -> io::Result<String> {
+    let mut connection = Connection::open(addr, None, patience)?;
     connection.send(format!("GET {target} HTTP/1.1\r\nHost: {addr}\r\n\r\n").as_bytes(), None)?;
-    let response = connection.response("GET", ATTEMPT);
+    let response = connection.response("GET", patience);
     Ok(match (response.complete(), response.status()) {
         (true, 200) if response.passed_through_cache() => "cached".to_owned(),
         (true, 200) => "direct".to_owned(),

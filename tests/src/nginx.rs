@@ -21,6 +21,15 @@ pub struct Nginx {
 impl Nginx {
     /// Serves `files` (name, content), fresh for an hour; nothing where nginx is not installed.
     pub fn serving(files: &[(&str, Vec<u8>)]) -> Result<Option<Self>> {
+        Self::start(files, true)
+    }
+
+    /// The same without an access log, for measurements; below `/u/` nothing says how long it is fresh.
+    pub fn measured(files: &[(&str, Vec<u8>)]) -> Result<Option<Self>> {
+        Self::start(files, false)
+    }
+
+    fn start(files: &[(&str, Vec<u8>)], logs: bool) -> Result<Option<Self>> {
         let Some(program) = locate::needed("nginx", locate::on_path("nginx"))? else { return Ok(None) };
         let (scratch, port) = (Scratch::new()?, port::unused()?);
         let root = scratch.file("root");
@@ -29,13 +38,15 @@ impl Nginx {
             fs::write(root.join(name), content)?;
         }
         let dir = scratch.path().display();
+        let log = if logs { format!("{dir}/access.log") } else { "off".to_owned() };
         let config = format!(
             "daemon off; master_process off; worker_processes 1; pid {dir}/pid; error_log {dir}/error.log;\n\
              events {{ worker_connections 1024; }}\n\
-             http {{ access_log {dir}/access.log; client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy;\n\
+             http {{ access_log {log}; client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy;\n\
              fastcgi_temp_path {dir}/fastcgi; uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;\n\
-             keepalive_requests 1000000;\n\
-             server {{ listen 127.0.0.1:{port} backlog=1024; root {dir}/root; expires 1h; }} }}\n"
+             keepalive_requests 100000000;\n\
+             server {{ listen 127.0.0.1:{port} backlog=1024; root {dir}/root; expires 1h;\n\
+             location /u/ {{ alias {dir}/root/; expires off; }} }} }}\n"
         );
         let config = scratch.write("nginx.conf", config)?;
         let mut command = Command::new(program);

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::agent::Agent;
 use crate::cgroup::Cgroup;
+use crate::exec::STATE_DIR;
 use crate::netns::Pod;
 use crate::process::Process;
 use crate::scratch::Scratch;
@@ -100,6 +101,7 @@ pub struct Node {
     process: Process,
     scratch: Scratch,
     workloads: Vec<Workload>,
+    prefix: Vec<String>,
 }
 
 impl Node {
@@ -115,18 +117,41 @@ impl Node {
         Ok(node)
     }
 
+    /// Starts a node through another command, such as setpriv, and waits until every workload is enrolled.
+    pub fn behind(prefix: &[&str], workloads: impl Into<Vec<Workload>>) -> Result<Self> {
+        let mut node = Self::start_through(prefix, "", workloads)?;
+        node.all_enrolled()?;
+        Ok(node)
+    }
+
     /// Starts a node and waits until each workload is enrolled or known not to be.
     pub fn start_some(lines: &str, workloads: impl Into<Vec<Workload>>) -> Result<Self> {
+        Self::start_through(&[], lines, workloads)
+    }
+
+    fn start_through(prefix: &[&str], lines: &str, workloads: impl Into<Vec<Workload>>) -> Result<Self> {
+        let prefix: Vec<String> = prefix.iter().map(|word| (*word).to_owned()).collect();
         let (scratch, workloads) = (Scratch::new()?, workloads.into());
         let mut yaml = format!("admin: {}\n{lines}workloads:\n", scratch.file("admin.sock").display());
         for workload in &workloads {
             workload.yaml(&mut yaml)?;
         }
         scratch.write("node.yaml", yaml)?;
-        let process = spawn(&scratch)?;
-        let mut node = Self { process, scratch, workloads };
+        let process = spawn(&scratch, &prefix)?;
+        let mut node = Self { process, scratch, workloads, prefix };
         node.ready()?;
         Ok(node)
+    }
+
+    /// Writes other ports for every workload into the configuration and has it read again.
+    pub fn intercept(&self, ports: &[u16]) -> Result<()> {
+        let yaml = std::fs::read_to_string(self.scratch.file("node.yaml"))?;
+        let line = |line: &str| match line.trim_start().starts_with("ports:") {
+            true => format!("    ports: {ports:?}\n"),
+            false => format!("{line}\n"),
+        };
+        self.scratch.write("node.yaml", yaml.lines().map(line).collect::<String>())?;
+        self.process.signal(nix::sys::signal::Signal::SIGHUP)
     }
 
     /// The daemon's process.
@@ -167,7 +192,7 @@ impl Node {
 
     /// Starts it again after it was killed, with the same configuration.
     pub fn restart(&mut self) -> Result<()> {
-        self.process = spawn(&self.scratch)?;
+        self.process = spawn(&self.scratch, &self.prefix)?;
         self.all_enrolled()
     }
 
@@ -204,9 +229,13 @@ impl Node {
     }
 }
 
-fn spawn(scratch: &Scratch) -> Result<Process> {
-    let mut command = Command::new(locate::sidestep()?);
+fn spawn(scratch: &Scratch, prefix: &[String]) -> Result<Process> {
+    let sidestep = locate::sidestep()?;
+    let mut words = prefix.iter().map(OsStr::new).chain([sidestep.as_os_str()]);
+    let mut command = Command::new(words.next().context("no command")?);
+    command.args(words);
     command.args([OsStr::new("node"), OsStr::new("--config"), scratch.file("node.yaml").as_os_str()]);
+    command.env(STATE_DIR, scratch.file("state"));
     Process::start(&mut command)
 }
 

@@ -154,6 +154,62 @@ fn a_socket_bound_to_a_device_goes_direct_and_works() -> Result<()> {
     Ok(())
 }
 
+/// Runs a script behind the cache that prints `ok`, and says how many of its connections were redirected.
+fn redirected_of_script(origin: &Origin, script: &str) -> Result<u64> {
+    let outcome = Exec::port(origin.port())?.run(["python3", "-c", script, &origin.port().to_string()])?;
+    ensure!(outcome.output.text().trim() == "ok", "{}", outcome.output.errors());
+    outcome.figure("connections_redirected")
+}
+
+#[test]
+#[ignore = "needs root, cgroup2 and bpf"]
+fn one_bound_port_may_connect_to_two_destinations() -> Result<()> {
+    let origin = Origin::http_on(TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0))?, fresh)?;
+    // The same own port (SO_REUSEADDR) to 127.0.0.1 and 127.0.0.2, then once more right after one of them ended.
+    let script = "import socket, sys
+port = int(sys.argv[1])
+def get(family, own, to):
+    s = socket.socket(family)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind(own)
+    s.connect((to, port))
+    s.sendall(b'GET /a HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n')
+    assert s.recv(999).startswith(b'HTTP/1.1 200')
+    return s
+for family, any, first, second in [
+    (socket.AF_INET, '0.0.0.0', '127.0.0.1', '127.0.0.2'),
+    (socket.AF_INET6, '::', '::ffff:127.0.0.1', '::ffff:127.0.0.2'),
+    (socket.AF_INET6, '::ffff:127.0.0.3', '::ffff:127.0.0.1', '::ffff:127.0.0.2'),
+    (socket.AF_INET, '127.0.0.4', '127.0.0.1', '127.0.0.2'),
+]:
+    one = get(family, (any, 0), first)
+    own = (any, one.getsockname()[1])
+    get(family, own, second).close()
+    one.close()
+    get(family, own, '::ffff:127.0.0.5' if family == socket.AF_INET6 else '127.0.0.5')
+print('ok')";
+
+    // The second of each found its 4-tuple taken by the first and went direct.
+    let redirected = redirected_of_script(&origin, script)?;
+    ensure!((4..=8).contains(&redirected), "{redirected} redirected");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root, cgroup2 and bpf"]
+fn a_marked_socket_goes_direct() -> Result<()> {
+    let origin = Origin::http(fresh)?;
+    let script = "import socket, sys
+s = socket.socket()
+s.setsockopt(socket.SOL_SOCKET, 36, 7) # SO_MARK
+s.connect(('127.0.0.1', int(sys.argv[1])))
+s.sendall(b'GET /a HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n')
+assert s.recv(999).startswith(b'HTTP/1.1 200')
+print('ok')";
+    ensure!(redirected_of_script(&origin, script)? == 0);
+    Ok(())
+}
+
 #[test]
 #[ignore = "needs root, cgroup2 and bpf"]
 fn ports_that_were_not_named_are_left_alone() -> Result<()> {

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use harness::bpf::Forbidding;
 use harness::cgroup::{self, Cgroup};
 use harness::exec::{Exec, Outcome, sidestep};
+use harness::netns::NodeNet;
 use harness::node::{self, Node, Workload};
 use harness::origin::{Answer, Origin};
 use harness::process::{self, Output};
@@ -47,6 +48,23 @@ fn the_exit_status_is_the_command_s() -> Result<()> {
     ] {
         let outcome = exec(words)?;
         ensure!(outcome.output.status.code() == Some(status), "{words:?}: {:?}", outcome.output);
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root, cgroup2 and bpf"]
+fn signals_that_were_ignored_stay_ignored_and_the_exit_status_is_kept() -> Result<()> {
+    let ignoring = || -> Result<Exec> {
+        // nohup, a background job of a shell, and a parent that never waits do this.
+        Ok(Exec::port(port::unused()?)?.behind(["env", "--ignore-signal=HUP,INT,CHLD"]))
+    };
+    let status = ignoring()?.run(["sh", "-c", "exit 7"])?.output.status;
+    ensure!(status.code() == Some(7), "{status}");
+    let output = ignoring()?.run(["sed", "-n", "s/^SigIgn:[[:space:]]*//p", "/proc/self/status"])?.output;
+    let ignored = u64::from_str_radix(output.text().trim(), 16)?;
+    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGCHLD] {
+        ensure!(ignored >> (signal as u32 - 1) & 1 == 1, "{signal} is not ignored: {ignored:x}");
     }
     Ok(())
 }
@@ -380,6 +398,27 @@ fn one_workload_that_cannot_be_enrolled_is_reported_and_harms_no_other() -> Resu
 
 #[test]
 #[ignore = "needs root, cgroup2 and bpf"]
+fn other_ports_of_an_enrolled_workload_take_effect_on_sighup() -> Result<()> {
+    let (one, two) = (Origin::http(|_| Answer::ok("x"))?, Origin::http(|_| Answer::ok("x"))?);
+    let workload = Workload::local("front", &[one.port()])?;
+    let agent = workload.agent()?;
+    let node = Node::start([workload])?;
+    let cached = |origin: &Origin| -> Result<bool> {
+        Ok(agent.get(origin.addr(), "/a")?.expect(200)?.passed_through_cache())
+    };
+    ensure!(cached(&one)? && !cached(&two)?);
+
+    node.intercept(&[two.port()])?;
+
+    wait::wait_until(PATIENCE, "the second port is intercepted", || {
+        cached(&two).is_ok_and(|is_cached| is_cached)
+    })?;
+    ensure!(!cached(&one)?);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root, cgroup2 and bpf"]
 fn a_configuration_that_makes_no_sense_is_refused_with_the_field() -> Result<()> {
     let scratch = Scratch::new()?;
     let config = scratch.write("node.yaml", "workloads:\n  - name: a\n    cgruop: /x\n")?;
@@ -410,5 +449,31 @@ fn a_node_that_ends_leaves_no_program_and_no_socket_behind() -> Result<()> {
     })?;
     drop(foreign);
     ensure!(!agent.get(origin.addr(), "/a")?.expect(200)?.passed_through_cache());
+    Ok(())
+}
+
+/// The capabilities that the systemd unit grants, in the words of setpriv.
+fn granted_capabilities() -> Result<String> {
+    let unit = include_str!("../../deploy/sidestep-node.service");
+    let line = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet=")).context("no set")?;
+    let names = line.split_whitespace().map(|name| name.trim_start_matches("CAP_").to_ascii_lowercase());
+    Ok(names.fold("-all".to_owned(), |set, name| format!("{set},+{name}")))
+}
+
+#[test]
+#[ignore = "needs root, cgroup2 and bpf"]
+fn a_node_needs_no_more_capabilities_than_its_unit_grants() -> Result<()> {
+    let net = NodeNet::new()?;
+    let origin = Origin::http_on(net.listen()?, |_| Answer::ok("x").max_age(600))?;
+    let pod = net.pods(1)?.into_iter().next().context("no pod")?;
+    let workload = Workload::of_pod("w", pod, &[origin.port()])?;
+    let agent = workload.agent()?;
+    let bounding = format!("--bounding-set={}", granted_capabilities()?);
+
+    let node = Node::behind(&["setpriv", &bounding], [workload])?;
+
+    ensure!(!agent.get(origin.addr(), "/a")?.expect(200)?.is_hit());
+    ensure!(agent.get(origin.addr(), "/a")?.expect(200)?.is_hit());
+    drop(node);
     Ok(())
 }

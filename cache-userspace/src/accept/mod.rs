@@ -1,6 +1,7 @@
 //! Accepts redirected connections: which workload they are from is known by the listener, where they were meant to
 //! go by the kernel's map.
 
+pub mod gate;
 pub mod netns;
 pub mod sniff;
 
@@ -12,8 +13,9 @@ use std::time::Duration;
 
 use cache_common::connection::{ConnectionKey, is_loopback};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use self::gate::{Gate, Place};
+use crate::admin::Counters;
 use crate::identify::Workload;
 use crate::redirect::kernel::{Kernel, ip, words};
 use crate::request::{Connection, Path};
@@ -29,12 +31,54 @@ pub struct Acceptor {
     pub kernel: Arc<Kernel>,
     /// What serves them.
     pub path: Arc<Path>,
-    /// Places for open connections.
-    pub places: Arc<Semaphore>,
-    /// How many original destinations were taken out, ever: for the kernel's quota.
-    pub taken: Arc<AtomicU64>,
-    /// Pauses the redirection of new connections, or resumes it.
-    pub pause: Box<dyn Fn(bool) + Send + Sync>,
+    /// Says when there are too many.
+    pub gate: Arc<Gate>,
+    /// How many original destinations were taken out.
+    pub taken: Arc<Taken>,
+}
+
+/// How many original destinations of a workload were taken out, ever: for the kernel's quota.
+#[derive(Debug)]
+pub struct Taken {
+    own: AtomicU64,
+    all: Arc<AtomicU64>,
+}
+
+impl Taken {
+    /// None yet of a workload; `all` counts for every workload together, those that are gone included.
+    pub fn new(all: Arc<AtomicU64>) -> Self {
+        Self { own: AtomicU64::new(0), all }
+    }
+
+    /// One more.
+    pub fn add(&self) {
+        self.own.fetch_add(1, Ordering::Relaxed);
+        self.all.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Those of this workload.
+    pub fn own(&self) -> u64 {
+        self.own.load(Ordering::Relaxed)
+    }
+}
+
+/// One open connection: counted and with its place taken for as long as this lives, however it ends.
+struct Open {
+    counters: Arc<Counters>,
+    _place: Place,
+}
+
+impl Open {
+    fn new(counters: Arc<Counters>, place: Place) -> Self {
+        counters.connections_open.incr();
+        Self { counters, _place: place }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.counters.connections_open.decr();
+    }
 }
 
 /// Tells connections of this process apart.
@@ -44,47 +88,37 @@ impl Acceptor {
     /// Accepts until the task is ended.
     pub async fn run(self: Arc<Self>, listener: TcpListener) {
         loop {
-            let place = self.place().await;
             match listener.accept().await {
-                Ok((stream, peer)) => self.accepted(stream, peer, place),
+                Ok((stream, peer)) => self.accepted(stream, peer),
                 Err(error) if is_of_connection(&error) => {}
                 Err(error) => {
                     tracing::warn!(%error, workload = self.workload.name, "cannot accept: new connections go direct");
-                    (self.pause)(true);
+                    self.gate.exhausted();
+                    // What is idle gives its descriptors to those who wait.
+                    self.path.pool.close_idle();
                     tokio::time::sleep(EXHAUSTED_PAUSE).await;
-                    (self.pause)(false);
                 }
             }
         }
     }
 
-    /// A place for one more connection; while there is none, new connections go direct.
-    async fn place(&self) -> Option<OwnedSemaphorePermit> {
-        if let Ok(place) = self.places.clone().try_acquire_owned() {
-            return Some(place);
-        }
-        self.path.counters.connections_over_limit.incr();
-        (self.pause)(true);
-        let place = self.places.clone().acquire_owned().await.ok();
-        (self.pause)(false);
-        place
-    }
-
-    fn accepted(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr, place: Option<OwnedSemaphorePermit>) {
+    fn accepted(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
         let Some(connection) = self.identify(&stream, peer) else {
             // Nobody was redirected here: a stranger found the port, or the map was full.
             self.path.counters.original_dst_missing.incr();
             return netns::reset(stream);
         };
         let path = self.path.clone();
-        path.counters.connections_open.incr();
+        let (place, is_over) = self.gate.enter();
+        if is_over {
+            path.counters.connections_over_limit.incr();
+        }
+        let open = Open::new(path.counters.clone(), place);
         tokio::spawn(async move {
-            let counters = path.counters.clone();
+            let _open = open;
             // Without it small answers wait for acknowledgements; failing is harmless.
             let _ = stream.set_nodelay(true);
             sniff::serve(stream, path, connection).await;
-            counters.connections_open.decr();
-            drop(place);
         });
     }
 
@@ -98,7 +132,7 @@ impl Acceptor {
             listener_port: u32::from(local.port()),
         };
         let original = self.kernel.take_original_dst(&key)?;
-        self.taken.fetch_add(1, Ordering::Relaxed);
+        self.taken.add();
         if original.workload != self.workload.id {
             return None;
         }

@@ -13,6 +13,10 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Bind and listen: as many waiting connections as the kernel allows (net.core.somaxconn bounds it again).
 const BACKLOG: i32 = 4096;
+/// Ports above Linux's default ephemeral range (net.ipv4.ip_local_port_range ends at 60999).
+const APART: std::ops::RangeInclusive<u16> = 61_001..=65_535;
+/// How many of them are tried.
+const APART_TRIES: u32 = 32;
 /// How many socket requests may wait for the maker; past it the caller waits.
 const QUEUE: usize = 1024;
 
@@ -34,6 +38,8 @@ pub struct Listeners {
     pub on6: Option<TcpListener>,
     /// The namespace's cookie (SO_NETNS_COOKIE).
     pub netns_cookie: u64,
+    /// How many connections may wait to be accepted; the SYNs of further ones are dropped.
+    pub backlog_max: u32,
     /// The address that the namespace's connections to the world come from.
     pub address4: Option<Ipv4Addr>,
     /// The same for IPv6.
@@ -81,8 +87,8 @@ impl Netns {
 }
 
 fn listen_here() -> io::Result<Listeners> {
-    let on4 = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
-    let on6 = bind(SocketAddr::from((Ipv6Addr::LOCALHOST, 0))).ok();
+    let on4 = bind_apart(Ipv4Addr::LOCALHOST.into())?;
+    let on6 = bind_apart(Ipv6Addr::LOCALHOST.into()).ok();
     let netns_cookie = netns_cookie(&on4)?;
     // A connected UDP socket sends nothing; the kernel only chooses the source address.
     let source = |any: SocketAddr, target: SocketAddr| {
@@ -104,7 +110,7 @@ fn listen_here() -> io::Result<Listeners> {
         Some(IpAddr::V6(ip)) => Some(ip),
         _ => None,
     };
-    Ok(Listeners { on4, on6, netns_cookie, address4, address6 })
+    Ok(Listeners { on4, on6, netns_cookie, backlog_max: backlog_max(), address4, address6 })
 }
 
 /// The first address of the namespace that is not loopback: for one without a default route.
@@ -121,6 +127,21 @@ fn first_address4() -> Option<IpAddr> {
     found
 }
 
+/// Listens on a port that no application is likely to want: above the usual ephemeral ports, where services such as
+/// gRPC's 50051 are. Where those are taken, on any.
+fn bind_apart(ip: IpAddr) -> io::Result<TcpListener> {
+    use std::hash::{BuildHasher, RandomState};
+    let random = RandomState::new();
+    for attempt in 0..APART_TRIES {
+        let port = APART.start() + (random.hash_one(attempt) % u64::from(APART.end() - APART.start())) as u16;
+        match bind((ip, port).into()) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            bound => return bound,
+        }
+    }
+    bind((ip, 0).into())
+}
+
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address)?;
     // std listens with a backlog of its own; listening again only changes it.
@@ -130,6 +151,13 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     }
     listener.set_nonblocking(true)?;
     Ok(listener)
+}
+
+/// The listeners' backlog as the kernel bounds it in the namespace of the calling thread.
+fn backlog_max() -> u32 {
+    let somaxconn = std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok();
+    let bound = somaxconn.and_then(|text| text.trim().parse().ok());
+    bound.unwrap_or(BACKLOG.unsigned_abs()).min(BACKLOG.unsigned_abs())
 }
 
 /// SO_NETNS_COOKIE (Linux 5.14): the same number that the kernel programs see.

@@ -26,6 +26,8 @@ enum First {
     Silent,
     /// The client ended its side before it said anything.
     End,
+    /// The client's connection broke.
+    Broken,
 }
 
 /// Serves one redirected connection from its first byte on.
@@ -46,7 +48,9 @@ pub async fn serve(stream: TcpStream, path: Arc<Path>, connection: Connection) {
             path.counters.passthrough_opaque.incr();
             pass(stream, buffer, &path, &connection).await;
         }
-        First::Silent | First::End => {}
+        First::Broken => {}
+        // It said nothing and has nothing more to say: the other side sees that too, and may answer.
+        First::Silent | First::End => pass(stream, buffer, &path, &connection).await,
     }
 }
 
@@ -64,7 +68,7 @@ async fn listen(stream: &TcpStream, buffer: &mut BytesMut, path: &Path, silence:
             Ok(Ok(0)) if buffer.is_empty() => return First::End,
             Ok(Ok(0)) => return First::Stalled,
             Ok(Ok(_)) => {}
-            Ok(Err(_)) => return First::End,
+            Ok(Err(_)) => return First::Broken,
             Err(_) if buffer.is_empty() => return First::Silent,
             // A long request line on a slow path is still a request; only what is no request at all stalls.
             Err(_) if buffer.contains(&b' ') => return First::Http,
@@ -95,7 +99,10 @@ async fn silent(stream: TcpStream, mut buffer: BytesMut, path: Arc<Path>, connec
             // An origin that closes idle connections does it to us instead of the client: pass it on.
             Ok(0) => relay(stream, buffer, upstream).await,
             Ok(_) => {
-                teach(&path, &connection);
+                // A server of HTTP that gives up on a silent client may say so (408) before it closes.
+                if !upstream.buffer.starts_with(b"HTTP/1.") {
+                    teach(&path, &connection);
+                }
                 relay(stream, buffer, upstream).await;
             }
             Err(_) => reset(stream),
@@ -113,13 +120,14 @@ async fn spoke(
 ) {
     match listen(&stream, &mut buffer, &path, Instant::now() + path.limits.sniff_timeout).await {
         First::Http => {
-            path.pool.put_fresh(connection.pool_key(), connection.id, upstream);
+            path.pool.put(connection.pool_key(), connection.id, upstream);
             Downstream::new(stream, buffer, path, connection).serve().await;
         }
         First::Opaque => {
             teach(&path, &connection);
             relay(stream, buffer, upstream).await;
         }
+        First::Broken => {}
         First::Stalled | First::Silent | First::End => {
             path.counters.passthrough_opaque.incr();
             relay(stream, buffer, upstream).await;

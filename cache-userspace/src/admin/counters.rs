@@ -113,7 +113,7 @@ counters! {
         connections_passed: Counter,
         /// Redirected connections that are open now.
         connections_open: Gauge,
-        /// Redirected connections that had to wait because their workload was at its limit.
+        /// Redirected connections that arrived after their workload had reached its limit; they are served too.
         connections_over_limit: Counter,
         /// Requests answered fresh from the store, those answered by the kernel included.
         hits: Counter,

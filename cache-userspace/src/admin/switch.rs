@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -122,7 +123,10 @@ fn put(file: &Path, to: Position) -> io::Result<()> {
             if let Some(dir) = file.parent() {
                 make_state_dir(dir)?;
             }
-            fs::write(file, "")
+            // Whoever else may write there could have left a symbolic link to a file that is worth something.
+            let mut options = fs::OpenOptions::new();
+            options.write(true).create(true).truncate(false).custom_flags(libc::O_NOFOLLOW);
+            options.open(file).map(drop)
         }
         Position::On => match fs::remove_file(file) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -195,6 +199,16 @@ mod tests {
         assert_eq!((switch.wanted(), switch.in_effect()), (Position::On, Position::Off));
         switch.took_effect(switch.poll());
         assert_eq!(switch.in_effect(), Position::On);
+    }
+
+    #[test]
+    fn a_symbolic_link_in_the_files_place_is_not_followed() {
+        let dir = Scratch::new();
+        let precious = dir.path().join("precious");
+        fs::write(&precious, "kept").unwrap();
+        std::os::unix::fs::symlink(&precious, dir.path().join(OFF_FILE)).unwrap();
+        assert!(set_machine(dir.path(), Position::Off).is_err());
+        assert_eq!(fs::read_to_string(&precious).unwrap(), "kept");
     }
 
     #[test]

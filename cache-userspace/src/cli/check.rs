@@ -97,7 +97,7 @@ mod tests {
     fn each_line_says_ok_or_not_ok_and_what_to_do() {
         let text = text(&lacking_all(), Role::Exec);
         assert!(text.starts_with("ok      kernel             Linux 6.1\n"), "{text}");
-        assert!(text.contains("not ok  cgroup v2          no cgroup v2 hierarchy is mounted\n"), "{text}");
+        assert!(text.contains("not ok  cgroup2            no cgroup v2 hierarchy is mounted\n"), "{text}");
         assert!(
             text.contains("                           -> run it as root, for example with sudo\n"),
             "{text}"

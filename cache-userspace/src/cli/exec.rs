@@ -1,5 +1,7 @@
 //! `sidestep exec`: one command behind the cache, and afterwards everything as before.
 
+mod signals;
+
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -92,13 +94,14 @@ impl Exec {
         if let Some(file) = &self.summary_json {
             std::fs::write(file, "").with_context(|| format!("cannot write {}", file.display()))?;
         }
-        let parent = Cgroup::own()?;
-        sweep_stale(&parent);
-        let cgroup = Cgroup::create_child(&parent, &format!("{NAME_PREFIX}{}", std::process::id()))?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
             .context("cannot start a runtime")?;
+        let parent = Cgroup::own()?;
+        sweep_stale(&parent);
+        // The last thing that may fail without being undone below.
+        let cgroup = Cgroup::create_child(&parent, &format!("{NAME_PREFIX}{}", std::process::id()))?;
         let result = runtime.block_on(self.serve(&cgroup));
         // What the command left running goes on, directly.
         if let Err(error) = cgroup.move_all_to(&parent).and_then(|()| cgroup.remove()) {
@@ -163,8 +166,11 @@ impl Exec {
         let mut command = Command::new(program);
         command.args(arguments);
         enter_on_spawn(&mut command, cgroup)?;
+        signals::reap_although_ignored(&mut command);
+        // A signal that is ignored already (nohup, a shell's background job) stays so, for the command too.
+        let heeded = FORWARDED.into_iter().filter(|signal| !signals::is_ignored(*signal));
         // Before the child exists, so that no signal falls between.
-        let mut signals = SignalsInfo::<WithOrigin>::new(FORWARDED).context("cannot watch for signals")?;
+        let mut signals = SignalsInfo::<WithOrigin>::new(heeded).context("cannot watch for signals")?;
         let mut child = match tokio::process::Command::from(command).spawn() {
             Ok(child) => child,
             Err(error) => {

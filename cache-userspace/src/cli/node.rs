@@ -90,7 +90,11 @@ impl Node {
                 _ = term.recv() => break,
                 _ = int.recv() => break,
                 _ = hup.recv() => match self.read() {
-                    Ok(read) => config.workloads = read.workloads,
+                    Ok(read) => {
+                        end_changed(&daemon, &config.workloads, &read.workloads, &mut have);
+                        config.workloads = read.workloads;
+                        have = reconcile(&daemon, &config.workloads, &have);
+                    }
                     Err(error) => tracing::error!("the configuration stays as it was: {error:#}"),
                 },
             }
@@ -100,13 +104,24 @@ impl Node {
     }
 }
 
+/// Ends what is enrolled with other ports, say, than it is to have now, and forgets why others were not enrolled.
+fn end_changed(daemon: &Daemon, before: &[WorkloadConfig], now: &[WorkloadConfig], have: &mut Vec<Key>) {
+    for old in before.iter().filter(|old| !now.contains(old)) {
+        daemon.forget_failure(&old.name);
+        if have.iter().any(|key| key.name == old.name) {
+            daemon.unenrol(&old.name);
+            have.retain(|key| key.name != old.name);
+        }
+    }
+}
+
 /// Makes the enrolled workloads the configured ones that are there, and returns which are enrolled.
 fn reconcile(daemon: &Daemon, configured: &[WorkloadConfig], have: &[Key]) -> Vec<Key> {
     let mut wanted: Vec<Wanted<'_>> = Vec::new();
     for config in configured {
         match find(config) {
             Ok(one) => wanted.push(one),
-            Err(reason) => daemon.failed(&config.name, failure(config, reason, true)),
+            Err(reason) => drop(daemon.failed(&config.name, failure(config, reason, true))),
         }
     }
     let mut now = have.to_vec();
@@ -138,8 +153,10 @@ fn reconcile(daemon: &Daemon, configured: &[WorkloadConfig], have: &[Key]) -> Ve
         match daemon.enrol(enrolment) {
             Ok(()) => now.push(key),
             Err(error) => {
-                tracing::warn!(workload = config.name, %error, "not enrolled: it goes direct");
-                daemon.failed(&config.name, failure(config, error.to_string(), false));
+                // Tried again and again, but said once.
+                if daemon.failed(&config.name, failure(config, error.to_string(), false)) {
+                    tracing::warn!(workload = config.name, %error, "not enrolled: it goes direct");
+                }
             }
         }
     }

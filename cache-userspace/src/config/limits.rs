@@ -7,7 +7,7 @@ use std::time::Duration;
 pub struct Limits {
     /// Bytes of a request or response head; beyond it the request is malformed, the response relayed unparsed.
     pub head_bytes_max: usize,
-    /// Open redirected connections of one workload; beyond it accepting pauses, and the kernel sends new ones direct.
+    /// Open redirected connections of one workload; beyond it the kernel sends new ones direct.
     pub connections_per_workload_max: usize,
     /// Time between two requests of a client, after which an idle connection is closed.
     pub downstream_idle: Duration,

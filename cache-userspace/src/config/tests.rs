@@ -116,3 +116,11 @@ fn a_file_that_is_not_there_is_named() {
     let error = Config::read(Path::new("/nonexistent/sidestep.yaml")).unwrap_err();
     assert!(error.to_string().contains("/nonexistent/sidestep.yaml"), "{error}");
 }
+
+#[test]
+fn the_example_that_is_shipped_is_accepted_and_shows_the_defaults() {
+    let example = Config::parse(include_str!("../../../deploy/node.yaml")).unwrap();
+    let defaults = Config { workloads: example.workloads.clone(), ..Config::default() };
+    assert_eq!(example, defaults);
+    assert_eq!(example.workloads.len(), 1);
+}

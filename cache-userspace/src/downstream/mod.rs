@@ -99,14 +99,14 @@ impl Downstream {
             }
             Response::Opaque(exchange) => exchange.into_upstream().map_or(After::Reset, After::Relay),
             Response::Forwarded(forwarded) => {
-                match write::forwarded(*forwarded, request, persistence, &self.stream, &path.counters).await {
+                match write::forwarded(*forwarded, request, persistence, &path.counters).await {
                     Ok(sent) => {
                         if let Some(upstream) = sent.upstream {
                             path.pool.put(self.connection.pool_key(), self.connection.id, upstream);
                         }
                         if sent.may_stay { After::Stay } else { After::Close }
                     }
-                    Err(write::SendError::Client(_)) => After::Reset,
+                    Err(write::SendError::Client) => After::Reset,
                     Err(write::SendError::Upstream { error, needs_reset }) => {
                         tracing::debug!(%error, "answer broke off");
                         path.counters.answers_broken_off.incr();

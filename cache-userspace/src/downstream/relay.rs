@@ -1,10 +1,8 @@
 //! Bytes relayed untouched in both directions, half-closes and resets mirrored.
 
-use std::io;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::copy_bidirectional_with_sizes;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -12,7 +10,7 @@ use super::Downstream;
 use super::next::Relay;
 use crate::accept::netns::reset;
 use crate::forward::Upstream;
-use crate::stream::{READ_BYTES, WriteQueue, read_more, shutdown_write};
+use crate::stream::{READ_BYTES, WriteQueue, gone, read_more, shutdown_write};
 
 /// Bytes buffered in each direction.
 const RELAY_BYTES: usize = 16 * 1024;
@@ -49,26 +47,65 @@ impl Downstream {
 }
 
 /// Relays between a client, of whom `from_client` was read already, and an upstream connection until both ended.
-pub async fn relay(mut client: TcpStream, from_client: BytesMut, upstream: Upstream) {
-    let Upstream { stream: mut server, buffer: from_server, .. } = upstream;
-    if exchange(&mut client, from_client, &mut server, from_server).await.is_err() {
-        reset(client);
-        reset(server);
+pub async fn relay(client: TcpStream, from_client: BytesMut, upstream: Upstream) {
+    let Upstream { stream: server, buffer: from_server, .. } = upstream;
+    let up = pump(&client, &server, from_client);
+    let down = pump(&server, &client, from_server);
+    let ended = {
+        tokio::pin!(up, down);
+        tokio::select! {
+            ended = &mut up => match ended {
+                Ok(()) => tokio::select! {
+                    ended = down => ended,
+                    () = gone(&client) => Err(Broken::From),
+                },
+                // What the server said before it hung up is the client's all the same.
+                Err(Broken::To) => down.await.and(Err(Broken::To)),
+                broken => broken,
+            },
+            ended = &mut down => match ended {
+                Ok(()) => tokio::select! {
+                    ended = up => ended,
+                    () = gone(&server) => Err(Broken::From),
+                },
+                // Of a client that takes no more nothing else can come either.
+                broken => broken.map_err(|_| Broken::From),
+            },
+        }
+    };
+    match ended {
+        Ok(()) => {}
+        // Closing at once would take what the client has not read yet.
+        Err(Broken::To) => linger(&client, &mut BytesMut::new()).await,
+        Err(Broken::From) => {
+            reset(client);
+            reset(server);
+        }
     }
 }
 
-async fn exchange(
-    client: &mut TcpStream,
-    from_client: BytesMut,
-    server: &mut TcpStream,
-    from_server: BytesMut,
-) -> io::Result<()> {
-    let (mut up, mut down) = (WriteQueue::default(), WriteQueue::default());
-    up.push(from_client.freeze());
-    down.push(from_server.freeze());
-    tokio::try_join!(up.flush(server), down.flush(client))?;
-    copy_bidirectional_with_sizes(client, server, RELAY_BYTES, RELAY_BYTES).await?;
-    Ok(())
+/// Which side of a direction broke.
+enum Broken {
+    /// The one that sends.
+    From,
+    /// The one that receives.
+    To,
+}
+
+/// Copies one direction, beginning with what was read already, and mirrors its end.
+async fn pump(from: &TcpStream, to: &TcpStream, first: BytesMut) -> Result<(), Broken> {
+    let mut queue = WriteQueue::default();
+    queue.push(first.freeze());
+    loop {
+        queue.flush(to).await.map_err(|_| Broken::To)?;
+        // Allocated anew when bytes are there: an idle relay keeps no buffer.
+        let mut buffer = BytesMut::new();
+        if read_more(from, &mut buffer, RELAY_BYTES).await.map_err(|_| Broken::From)? == 0 {
+            shutdown_write(to);
+            return Ok(());
+        }
+        queue.push(buffer.freeze());
+    }
 }
 
 /// Ends our side and reads what the client still sends, for a moment.

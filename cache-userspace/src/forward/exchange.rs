@@ -2,14 +2,19 @@
 //! side's backpressure is the other's.
 
 use std::io;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use tokio::time::sleep;
 
 use super::ForwardError;
 use super::pool::Upstream;
 use super::upload::{Upload, UploadFault};
 use crate::http1::{Decoder, Fields, Framing, Parsed, Piece, RequestHead, ResponseHead, encode};
 use crate::stream::{READ_BYTES, WriteQueue, read_more, shutdown_write};
+
+/// How long a client may be silent within content that it still sends after the answer that ends its connection.
+const ENDING_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What came back.
 #[derive(Debug)]
@@ -91,15 +96,22 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Whether the connection was used before and the request may be sent again on another one.
+    /// Whether the connection was used before, so that the request may be sent again on another one: nothing of the
+    /// client's content was taken yet, nor any sign of an answer seen.
     pub fn may_restart(&self) -> bool {
-        self.upstream.is_reused && self.upstream.buffer.is_empty() && !self.upload.has_taken_content
+        self.upstream.is_reused && !self.upload.has_taken_content
+    }
+
+    /// Whether the connection was used before and this request is still unsent, so that another one may take it.
+    pub fn is_unsent(&self) -> bool {
+        self.upstream.is_reused && !self.upload.has_begun
     }
 
     /// Begins again on a new connection.
     pub fn restart(&mut self, upstream: Upstream, head: Bytes) {
         self.upstream = upstream;
         self.upload.restart(head);
+        self.decoder = Decoder::of_response(Framing::Empty);
         self.scanned = 0;
     }
 
@@ -126,20 +138,6 @@ impl<'a> Exchange<'a> {
             self.decoder.end().map_err(invalid)?;
         }
         Ok(())
-    }
-
-    /// Whether some of the client's content is still to be sent.
-    pub fn is_uploading(&self) -> bool {
-        !self.upload.is_over()
-    }
-
-    /// Sends some of the client's content; can be given up at any time.
-    ///
-    /// # Errors
-    /// `ForwardError::ClientGone` and `BadContent`.
-    pub async fn upload(&mut self) -> Result<(), ForwardError> {
-        let step = self.upload.step(&self.upstream.stream).await;
-        advance(&mut self.upload, step)
     }
 
     /// Whether the answer is complete.
@@ -174,9 +172,14 @@ impl<'a> Exchange<'a> {
         self.upstream.is_pinned = true;
     }
 
-    /// Whether the connection is bound to a login of this client.
-    pub fn is_pinned(&self) -> bool {
-        self.upstream.is_pinned
+    /// Notes whether the origin might send content after this answer that has none.
+    pub fn doubt(&mut self, is_doubtful: bool) {
+        self.upstream.is_doubtful = is_doubtful;
+    }
+
+    /// Whether what comes on this connection is certainly what anybody would get for this request.
+    pub fn is_impersonal(&self) -> bool {
+        !self.upstream.is_pinned && !self.upstream.is_doubtful
     }
 
     /// The connection with the bytes that were read of it, for a relay; `None` where the client's content is not
@@ -185,33 +188,125 @@ impl<'a> Exchange<'a> {
         (self.upload.is_over() && self.upload.body.is_done()).then_some(self.upstream)
     }
 
-    async fn read(&mut self) -> Result<usize, ForwardError> {
-        let Self { upstream, upload, .. } = self;
-        loop {
-            if upload.is_over() {
-                let was_at_end = upload.body.is_at_end;
-                tokio::select! {
-                    read = read_more(&upstream.stream, &mut upstream.buffer, READ_BYTES) => return read.map_err(ForwardError::Broken),
-                    watched = upload.body.watch(), if upload.body.is_done() => {
-                        watched.map_err(|_| ForwardError::ClientGone)?;
-                        if upload.body.is_at_end && !was_at_end {
-                            // Half-close is mirrored: the origin sees what it would have seen.
-                            shutdown_write(&upstream.stream);
-                            self.is_half_closed = true;
-                        }
-                    }
-                }
-                continue;
+    /// Writes to the client what waits for it, sending its content meanwhile: a client may send all of it before it
+    /// reads.
+    ///
+    /// # Errors
+    /// `ForwardError::ClientGone`, `ForwardError::BadContent`.
+    pub async fn deliver(&mut self, queue: &mut WriteQueue) -> Result<(), ForwardError> {
+        let client = self.upload.body.stream;
+        while !queue.is_empty() {
+            if self.upload.is_over() {
+                return queue.flush(client).await.map_err(|_| ForwardError::ClientGone);
             }
             tokio::select! {
                 biased;
-                read = read_more(&upstream.stream, &mut upstream.buffer, READ_BYTES) => return read.map_err(ForwardError::Broken),
-                step = upload.step(&upstream.stream) => advance(upload, step)?,
+                written = queue.write_some(client) => written.map_err(|_| ForwardError::ClientGone)?,
+                step = self.upload.step(&self.upstream.stream) => self.stepped(step)?,
             }
+        }
+        Ok(())
+    }
+
+    /// Goes on sending the client's content after the whole answer: whether it takes what is left is the origin's
+    /// decision, and a client may not look at the answer before it has sent everything.
+    ///
+    /// `is_closing`: the client's connection ends with this answer. Returns whether it may stay.
+    pub async fn finish_upload(&mut self, is_closing: bool) -> bool {
+        let (mut is_ending, mut is_upstream_open) = (is_closing, true);
+        if is_closing && !self.upload.is_over() {
+            shutdown_write(self.upload.body.stream);
+        }
+        while !self.upload.is_over() {
+            let Self { upstream, upload, .. } = self;
+            let step = tokio::select! {
+                biased;
+                read = read_more(&upstream.stream, &mut upstream.buffer, READ_BYTES), if is_upstream_open => {
+                    match read {
+                        // An origin that ends its side may still take what comes, so that its answer is not lost.
+                        Ok(0) => {
+                            self.persists = false;
+                            (is_ending, is_upstream_open) = (true, false);
+                            shutdown_write(upload.body.stream);
+                        }
+                        // More than one answer: nothing can be made of the connection any more.
+                        Ok(_) | Err(_) => upload.abandon(),
+                    }
+                    continue;
+                }
+                step = upload.step(&upstream.stream) => step,
+                () = sleep(ENDING_PATIENCE), if is_ending => return false,
+            };
+            if self.stepped(step).is_err() {
+                return false;
+            }
+        }
+        !is_ending && self.is_request_read()
+    }
+
+    /// Takes up what a step of the upload led to.
+    fn stepped(&mut self, step: Result<(), UploadFault>) -> Result<(), ForwardError> {
+        match step {
+            Ok(()) => Ok(()),
+            Err(UploadFault::Upstream(_)) => {
+                self.upload.abandon();
+                Ok(())
+            }
+            Err(UploadFault::ClientEnded) => {
+                self.half_close();
+                self.upload.abandon();
+                Ok(())
+            }
+            Err(UploadFault::ClientGone) => Err(ForwardError::ClientGone),
+            Err(UploadFault::Content(fault)) => Err(ForwardError::BadContent(fault)),
+        }
+    }
+
+    /// Mirrors the client's half-close: the origin sees what it would have seen.
+    fn half_close(&mut self) {
+        shutdown_write(&self.upstream.stream);
+        self.is_half_closed = true;
+    }
+
+    async fn read(&mut self) -> Result<usize, ForwardError> {
+        loop {
+            let Self { upstream, upload, .. } = self;
+            let read = if upload.is_over() {
+                let was_at_end = upload.body.is_at_end;
+                tokio::select! {
+                    read = read_more(&upstream.stream, &mut upstream.buffer, READ_BYTES) => read,
+                    watched = upload.body.watch(), if upload.body.is_done() || was_at_end => {
+                        watched.map_err(|_| ForwardError::ClientGone)?;
+                        // Not while further requests wait: the origin would see an end where there is none yet.
+                        if upload.body.is_at_end && !was_at_end && upload.body.buffer.is_empty() {
+                            self.half_close();
+                        }
+                        continue;
+                    }
+                }
+            } else {
+                tokio::select! {
+                    biased;
+                    read = read_more(&upstream.stream, &mut upstream.buffer, READ_BYTES) => read,
+                    step = upload.step(&upstream.stream) => {
+                        self.stepped(step)?;
+                        continue;
+                    }
+                }
+            };
+            let count = read.map_err(ForwardError::Broken)?;
+            if count > 0 && upstream.is_reused && !upload.has_begun {
+                // An answer to nothing: what is left of an earlier one, or the origin's farewell.
+                upstream.buffer.clear();
+                return Err(ForwardError::Closed);
+            }
+            return Ok(count);
         }
     }
 
     async fn pass_interim(&mut self, request: &RequestHead, head: &ResponseHead) -> Result<(), ForwardError> {
+        // The origin has begun to work on the request: it must not get it twice.
+        self.upstream.is_reused = false;
         // RFC 9110 §15.2: a server MUST NOT send a 1xx response to an HTTP/1.0 client.
         if request.version == crate::http1::Version::Http10 {
             return Ok(());
@@ -220,7 +315,7 @@ impl<'a> Exchange<'a> {
         encode::interim(head, &mut out);
         let mut queue = WriteQueue::default();
         queue.push(out.freeze());
-        queue.flush(self.upload.body.stream).await.map_err(|_| ForwardError::ClientGone)
+        self.deliver(&mut queue).await
     }
 
     fn put_back(&mut self, raw: &[u8]) {
@@ -230,17 +325,10 @@ impl<'a> Exchange<'a> {
     }
 }
 
-/// What a step of the upload means for the exchange.
-fn advance(upload: &mut Upload<'_>, step: Result<(), UploadFault>) -> Result<(), ForwardError> {
-    match step {
-        Ok(()) => {}
-        Err(UploadFault::Upstream(_)) => upload.abandon(),
-        Err(UploadFault::ClientGone) => return Err(ForwardError::ClientGone),
-        Err(UploadFault::Content(fault)) => return Err(ForwardError::BadContent(fault)),
-    }
-    Ok(())
-}
-
 fn invalid(fault: crate::http1::body::BodyFault) -> ForwardError {
     ForwardError::Broken(io::Error::new(io::ErrorKind::InvalidData, fault))
 }
+
+#[cfg(test)]
+#[path = "exchange_tests.rs"]
+mod tests;

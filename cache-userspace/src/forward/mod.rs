@@ -6,7 +6,7 @@ pub mod pool;
 pub mod upload;
 
 pub use exchange::{Answer, Exchange};
-pub use pool::{Pool, PoolKey, Upstream};
+pub use pool::{Pool, PoolKey, Purpose, Upstream};
 pub use upload::RequestBody;
 
 /// Why a request got no answer from upstream.

@@ -33,10 +33,24 @@ pub struct Upstream {
     pub stream: TcpStream,
     /// Bytes read and not yet understood.
     pub buffer: BytesMut,
-    /// Whether it has answered a request before.
+    /// Whether it was idle before, so that its other end may have closed it.
     pub is_reused: bool,
     /// Whether a login is bound to it, so that it must serve one client only.
     pub is_pinned: bool,
+    /// Whether its last answer had no content and announced some, as to HEAD: an origin that sends it all the same,
+    /// a moment later, must spoil no other client's answer and nothing that is stored.
+    pub is_doubtful: bool,
+}
+
+/// What a request wants a connection for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A request that may be sent twice, and whose answer may be stored.
+    Read,
+    /// HEAD: the same, and its answer is not stored.
+    Head,
+    /// A request that must be sent once.
+    Write,
 }
 
 struct Idle {
@@ -73,29 +87,37 @@ impl Pool {
     ///
     /// A connection may have been closed by the origin a moment ago. A request that may be sent twice takes any; one
     /// that may not takes only the connection that served the same client last: that risk the client has by itself.
-    pub fn take(&self, key: &PoolKey, owner: u64, may_repeat: bool) -> Option<Upstream> {
+    pub fn take(&self, key: &PoolKey, owner: u64, purpose: Purpose) -> Option<Upstream> {
         let now = clock::boot();
         let mut idle = self.lock();
         let connections = idle.get_mut(key)?;
         loop {
-            let own = connections.iter().rposition(|i| i.owner == owner);
-            let any = || connections.iter().rposition(|i| may_repeat && !i.upstream.is_pinned);
-            let found = connections.swap_remove(own.or_else(any)?);
+            let of = |wanted: &dyn Fn(&Idle) -> bool| connections.iter().rposition(wanted);
+            let login = || of(&|i| i.owner == owner && i.upstream.is_pinned);
+            let own = || of(&|i| i.owner == owner && !i.upstream.is_doubtful);
+            let own_doubtful = || of(&|i| i.owner == owner && i.upstream.is_doubtful);
+            let any = || of(&|i| !i.upstream.is_pinned && !i.upstream.is_doubtful);
+            let found = match purpose {
+                Purpose::Read => login().or_else(own).or_else(any),
+                // First the one that earlier requests of this kind have spoilt for others.
+                Purpose::Head => login().or_else(own_doubtful).or_else(own).or_else(any),
+                Purpose::Write => login().or_else(own).or_else(own_doubtful),
+            };
+            let mut found = connections.swap_remove(found?);
             let is_fresh = now.saturating_sub(found.since) < self.idle_max;
             if is_fresh && found.upstream.buffer.is_empty() && is_quiet(&found.upstream.stream) {
+                found.upstream.is_reused = true;
                 return Some(found.upstream);
             }
         }
     }
 
-    /// Keeps a connection whose last answer is complete.
+    /// Keeps a connection whose last answer is complete, or that was not used yet.
     pub fn put(&self, key: PoolKey, owner: u64, mut upstream: Upstream) {
-        upstream.is_reused = true;
-        self.put_fresh(key, owner, upstream);
-    }
-
-    /// Keeps a connection that was not used yet.
-    pub fn put_fresh(&self, key: PoolKey, owner: u64, upstream: Upstream) {
+        // An idle connection keeps no buffer: thousands of them would add up.
+        if upstream.buffer.is_empty() {
+            upstream.buffer = BytesMut::new();
+        }
         let mut idle = self.lock();
         let connections = idle.entry(key).or_default();
         if connections.len() >= self.idle_per_destination_max {
@@ -109,7 +131,15 @@ impl Pool {
     /// # Errors
     /// Those of connect(2), and `TimedOut` a little after the kernel itself would have given up.
     pub async fn dial(&self, netns: &Netns, key: &PoolKey) -> io::Result<Upstream> {
-        let socket = self.sockets.socket(netns, key.destination.is_ipv6()).await?;
+        let is_v6 = key.destination.is_ipv6();
+        let socket = match self.sockets.socket(netns, is_v6).await {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+                // A connection in use is worth more than idle ones.
+                self.close_idle();
+                self.sockets.socket(netns, is_v6).await?
+            }
+            made => made?,
+        };
         if let Some(source) = key.source {
             socket.bind((source, 0).into())?;
         }
@@ -117,7 +147,13 @@ impl Pool {
         let stream = connecting.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         stream.set_nodelay(true)?;
         self.counters.upstream_connections.incr();
-        Ok(Upstream { stream, buffer: BytesMut::new(), is_reused: false, is_pinned: false })
+        Ok(Upstream {
+            stream,
+            buffer: BytesMut::new(),
+            is_reused: false,
+            is_pinned: false,
+            is_doubtful: false,
+        })
     }
 
     /// Closes what was idle for too long.
@@ -127,6 +163,11 @@ impl Pool {
             connections.retain(|idle| now.saturating_sub(idle.since) < self.idle_max);
             !connections.is_empty()
         });
+    }
+
+    /// Closes every idle connection: the process has no descriptors left.
+    pub fn close_idle(&self) {
+        self.lock().clear();
     }
 
     /// Closes the idle connections of a workload that is gone.

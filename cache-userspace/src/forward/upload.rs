@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 
 use crate::http1::body::BodyFault;
 use crate::http1::{Decoder, Framing, Piece, encode};
-use crate::stream::{READ_BYTES, WriteQueue, read_more};
+use crate::stream::{READ_BYTES, WriteQueue, gone, read_more};
 
 /// A request's content, still on the client's connection.
 #[derive(Debug)]
@@ -28,9 +28,12 @@ pub enum UploadFault {
     /// The content cannot be framed.
     #[error(transparent)]
     Content(#[from] BodyFault),
-    /// The client's side broke or ended early.
+    /// The client's connection broke.
     #[error("the client went away")]
     ClientGone,
+    /// The client ended its side within its content; it may still wait for the answer to that.
+    #[error("the client's content ended early")]
+    ClientEnded,
     /// Upstream does not take more; its answer may still come.
     #[error("upstream takes no more: {0}")]
     Upstream(io::Error),
@@ -51,9 +54,13 @@ impl<'a> RequestBody<'a> {
     /// Waits until the client sends beyond this request or ends; at most one buffer is read ahead.
     ///
     /// # Errors
-    /// Where the client's connection broke.
+    /// Where the client's connection broke, also after the client's end.
     pub async fn watch(&mut self) -> io::Result<()> {
-        if self.is_at_end || self.buffer.len() >= READ_BYTES {
+        if self.is_at_end {
+            gone(self.stream).await;
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        if self.buffer.len() >= READ_BYTES {
             return std::future::pending().await;
         }
         if read_more(self.stream, self.buffer, READ_BYTES).await? == 0 {
@@ -74,6 +81,8 @@ pub struct Upload<'a> {
     pub is_abandoned: bool,
     /// Whether content was taken from the client: then the request cannot be sent again.
     pub has_taken_content: bool,
+    /// Whether upstream was sent anything at all.
+    pub has_begun: bool,
 }
 
 impl<'a> Upload<'a> {
@@ -85,15 +94,19 @@ impl<'a> Upload<'a> {
             is_over: false,
             is_abandoned: false,
             has_taken_content: false,
+            has_begun: false,
         };
         upload.queue.push(head);
         upload
     }
 
-    /// Begins again on another connection; only right before content was taken.
+    /// Begins again on another connection; only where no content was sent.
     pub fn restart(&mut self, head: Bytes) {
-        self.queue = WriteQueue::default();
-        self.queue.push(head);
+        if self.has_begun {
+            self.queue = WriteQueue::default();
+            self.queue.push(head);
+        }
+        self.has_begun = false;
         self.is_over = false;
         self.is_abandoned = false;
     }
@@ -107,7 +120,10 @@ impl<'a> Upload<'a> {
     pub fn abandon(&mut self) {
         self.is_over = true;
         self.is_abandoned = true;
-        self.queue = WriteQueue::default();
+        // What has not begun may begin again on another connection.
+        if self.has_begun {
+            self.queue = WriteQueue::default();
+        }
     }
 
     /// Makes some progress: reads from the client or writes upstream.
@@ -125,18 +141,21 @@ impl<'a> Upload<'a> {
             }
         }
         if !self.queue.is_empty() {
-            return self.queue.write_some(upstream).await.map_err(UploadFault::Upstream);
+            self.queue.write_some(upstream).await.map_err(UploadFault::Upstream)?;
+            self.has_begun = true;
+            return Ok(());
         }
         if self.body.is_done() {
             self.is_over = true;
             return Ok(());
         }
         match read_more(self.body.stream, self.body.buffer, READ_BYTES).await {
-            Ok(0) | Err(_) => {
+            Ok(0) => {
                 self.body.is_at_end = true;
-                Err(UploadFault::ClientGone)
+                Err(UploadFault::ClientEnded)
             }
             Ok(_) => Ok(()),
+            Err(_) => Err(UploadFault::ClientGone),
         }
     }
 

@@ -91,6 +91,17 @@ impl CacheControl {
                 name.is_empty() || matches!(argument, Argument::Unterminated) || junk.contains(&b'"');
             let argument = if junk.trim_ascii().is_empty() { argument } else { Argument::Unreadable };
             self.take(name, argument);
+            self.take_forbidding(junk);
+        }
+    }
+
+    /// Where a comma was forgotten (`immutable private`, `max-age=9; no-store`), what forbids was still meant.
+    fn take_forbidding(&mut self, junk: &[u8]) {
+        for word in junk.split(|b| !is_tchar(*b)) {
+            let is = |name: &str| word.eq_ignore_ascii_case(name.as_bytes());
+            self.no_store |= is("no-store");
+            self.no_cache |= is("no-cache");
+            self.private |= is("private");
         }
     }
 
@@ -210,6 +221,18 @@ mod tests {
     fn field_names_as_arguments_do_not_narrow_a_prohibition() {
         let read = read(&[r#"private="set-cookie, x", no-cache=foo"#]);
         assert!(read.private && read.no_cache && !read.malformed);
+    }
+
+    #[test]
+    fn what_forbids_is_found_behind_a_forgotten_comma() {
+        for line in
+            ["immutable no-store, max-age=60", "a;No-Store, max-age=60", "x=y z no-store;a, max-age=60"]
+        {
+            assert!(read(&[line]).no_store, "{line}");
+        }
+        assert!(read(&["max-age=60, immutable Private"]).private);
+        assert!(read(&["max-age=60, stale-if-error=5 no-cache=\"x\""]).no_cache);
+        assert!(!read(&["a no-storey, max-age=60"]).no_store);
     }
 
     #[test]

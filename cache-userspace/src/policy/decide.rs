@@ -130,6 +130,9 @@ fn accepts(
     {
         return false;
     }
+    if rules.profile == Profile::Safe && request.fields.contains("cookie") && !stored.shared_with_cookies {
+        return false;
+    }
     // §5.2.1.1
     let young = match directives.max_age {
         Delta::Absent => true,
@@ -279,6 +282,16 @@ mod tests {
         assert_eq!(ask(&private, Profile::Safe), Decision::Forward(Miss::Request));
         assert_eq!(ask(&public, Profile::Safe), reuse(0, 0));
         assert_eq!(ask(&private, Profile::Rfc9111), reuse(0, 0));
+    }
+
+    #[test]
+    fn requests_with_cookies_want_permission_in_safe() {
+        let plain = [stored(&[], &[("cache-control", "max-age=60")], STORED_AT)];
+        let public = [stored(&[], &[("cache-control", "public, max-age=60")], STORED_AT)];
+        let ask = |variants, profile| ask(&[("Cookie", "a=b")], variants, profile, after(0));
+        assert_eq!(ask(&plain, Profile::Safe), Decision::Forward(Miss::Request));
+        assert_eq!(ask(&public, Profile::Safe), reuse(0, 0));
+        assert_eq!(ask(&plain, Profile::Rfc9111), reuse(0, 0));
     }
 
     #[test]

@@ -7,8 +7,12 @@
 /// RFC 9111 §4.4: a non-error answer (2xx, 3xx) to an unsafe method, or to one whose safety is unknown. Safe are the
 /// four of RFC 9110 §9.2.1 and QUERY (RFC 10008); methods are case-sensitive.
 pub fn invalidates(method: &[u8], status: u16) -> bool {
-    let safe = matches!(method, b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"QUERY");
-    !safe && (200..400).contains(&status)
+    !is_safe(method) && (200..400).contains(&status)
+}
+
+/// Whether a request of this method changes nothing (RFC 9110 §9.2.1, RFC 10008); an unknown one may.
+pub fn is_safe(method: &[u8]) -> bool {
+    matches!(method, b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"QUERY")
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use std::{fmt, str::FromStr, time::Duration};
 
 pub use decide::{Decision, Miss, decide};
 pub use eligible::{Eligibility, eligible};
-pub use invalidation::invalidates;
+pub use invalidation::{invalidates, is_safe};
 pub use key::{key, resource};
 pub use reason::Reason;
 pub use storing::{Stored, store};

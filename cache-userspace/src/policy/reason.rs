@@ -43,6 +43,8 @@ pub enum Reason {
     Authorization,
     /// The response sets a cookie and does not say that it may be shared (RFC 9111 §7.3).
     SetCookie,
+    /// The request carries cookies and the response does not say that it is for everybody.
+    Cookie,
     /// The response varies on something that no request tells (RFC 9111 §4.1).
     VaryStar,
     /// The response varies by identity: Cookie or Authorization.
@@ -53,6 +55,9 @@ pub enum Reason {
     Expired,
     /// Only the end of the connection ended the content.
     DelimitedByClose,
+    /// The response came on a connection that belongs to one client: by a login, or since an answer on it may have
+    /// been followed by content that nobody asked for.
+    Connection,
     /// The response has a trailer section.
     Trailers,
     /// The content exceeds the limit of an object.
@@ -87,11 +92,13 @@ impl Reason {
             Self::Private => "private",
             Self::Authorization => "authorization",
             Self::SetCookie => "set-cookie",
+            Self::Cookie => "cookie",
             Self::VaryStar => "vary-star",
             Self::VaryCookie => "vary-cookie",
             Self::NoFreshness => "no-freshness",
             Self::Expired => "expired",
             Self::DelimitedByClose => "delimited-by-close",
+            Self::Connection => "connection",
             Self::Trailers => "trailers",
             Self::TooLarge => "too-large",
             Self::StoreFull => "store-full",

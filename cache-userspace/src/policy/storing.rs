@@ -35,6 +35,8 @@ pub struct Stored {
     pub date: i64,
     /// Whether it says that it may answer requests with Authorization (§3.5).
     pub shared_with_authorization: bool,
+    /// Whether it says that it is for everybody (`public`, `s-maxage`), whatever cookies a request carries.
+    pub shared_with_cookies: bool,
 }
 
 impl Stored {
@@ -99,6 +101,7 @@ pub fn store(
         received: received_at.boot,
         date: date.earliest,
         shared_with_authorization: shares(&directives),
+        shared_with_cookies: is_for_everybody(&directives),
     })
 }
 
@@ -157,15 +160,24 @@ fn permitted(
         return Err(Reason::Authorization);
     }
     // §7.3 leaves it to the origin server; safe wants to see that it thought of it.
-    if safe && has_set_cookie(fields) && !(directives.public || has_s_maxage(directives)) {
+    if safe && has_set_cookie(fields) && !is_for_everybody(directives) {
         return Err(Reason::SetCookie);
+    }
+    // Applications answer by cookie and forget Vary; behind a gateway that would be one user's page for another.
+    if safe && request.fields.contains("cookie") && !is_for_everybody(directives) {
+        return Err(Reason::Cookie);
     }
     Ok(())
 }
 
 /// RFC 9111 §3.5: what allows a shared cache to reuse the answer to an authorized request.
 fn shares(directives: &CacheControl) -> bool {
-    directives.public || directives.must_revalidate || has_s_maxage(directives)
+    directives.must_revalidate || is_for_everybody(directives)
+}
+
+/// Whether the origin server thought of shared caches when it allowed reuse.
+fn is_for_everybody(directives: &CacheControl) -> bool {
+    directives.public || has_s_maxage(directives)
 }
 
 fn has_s_maxage(directives: &CacheControl) -> bool {
@@ -275,6 +287,16 @@ mod tests {
         {
             assert!(judge(Profile::Rfc9111, &[], status, &fresh).is_err(), "{status}");
         }
+    }
+
+    #[test]
+    fn answers_to_requests_with_cookies_are_stored_in_safe_only_for_everybody() {
+        let judge =
+            |profile, value| judge(profile, &[("Cookie", "x")], 200, &[("cache-control", value)]).err();
+        assert_eq!(judge(Profile::Safe, "max-age=9"), Some(Reason::Cookie));
+        assert_eq!(judge(Profile::Safe, "max-age=9, public"), None);
+        assert_eq!(judge(Profile::Safe, "s-maxage=9"), None);
+        assert_eq!(judge(Profile::Rfc9111, "max-age=9"), None);
     }
 
     #[test]

@@ -24,7 +24,9 @@ struct Nominated {
 impl Selection {
     /// Reads all lines of the response's `Vary` and keeps the nominated fields of `request`.
     ///
-    /// Refuses `*` in any member, a member that is no field name and, in `safe`, Cookie and Authorization.
+    /// Refuses `*` in any member, a member that is no field name and, in `safe`, Cookie and Authorization. In `safe`,
+    /// encoded content varies by Accept-Encoding even if the origin server forgets to say so (nginx does by default):
+    /// a client that did not ask for it could not read it.
     pub fn of(response: &Fields, request: &Fields, profile: Profile) -> Result<Self, Reason> {
         let mut names = Vec::new();
         for member in response.tokens("vary") {
@@ -36,6 +38,10 @@ impl Selection {
                 return Err(Reason::Malformed);
             };
             names.push(name.to_ascii_lowercase());
+        }
+        let is_encoded = |coding: &[u8]| !coding.eq_ignore_ascii_case(b"identity");
+        if profile == Profile::Safe && response.tokens("content-encoding").any(is_encoded) {
+            names.push("accept-encoding".to_owned());
         }
         names.sort_unstable();
         names.dedup();
@@ -150,6 +156,19 @@ mod tests {
         let stored = Selection::of(&response, &request, Profile::Rfc9111).unwrap();
         assert!(stored.matches(&request));
         assert!(!stored.matches(&Fields::from_pairs([("cookie", "a=2")])));
+    }
+
+    #[test]
+    fn encoded_content_varies_by_accept_encoding_in_safe() {
+        let request = Fields::from_pairs([("accept-encoding", "gzip")]);
+        let of = |encoding, profile| {
+            Selection::of(&Fields::from_pairs([("Content-Encoding", encoding)]), &request, profile).unwrap()
+        };
+        let encoded = of("GZip", Profile::Safe);
+        assert!(encoded.matches(&request) && !encoded.matches(&Fields::default()));
+        for selection in [of("identity", Profile::Safe), of("gzip", Profile::Rfc9111)] {
+            assert!(selection.matches(&Fields::default()));
+        }
     }
 
     #[test]

@@ -17,15 +17,8 @@ use cache_common::redirect::Workload;
 /// The object, built by `build.rs`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sidestep-ebpf.o"));
 
-/// The `connect` hooks come last: from then on connections are redirected, and all else must be in place.
-const HOOKS: [&str; 6] = [
-    "sidestep_peer4",
-    "sidestep_peer6",
-    "sidestep_name4",
-    "sidestep_name6",
-    "sidestep_connect4",
-    "sidestep_connect6",
-];
+const NAMES: [&str; 4] = ["sidestep_peer4", "sidestep_peer6", "sidestep_name4", "sidestep_name6"];
+const CONNECT: [&str; 2] = ["sidestep_connect4", "sidestep_connect6"];
 const SOCK_OPS: &str = "sidestep_sockops";
 
 /// Why the kernel did not take our programs or a map entry.
@@ -59,8 +52,17 @@ pub enum KernelError {
 #[derive(Debug)]
 pub struct Attachment {
     // Declared in the order of detaching: connections first.
-    _hooks: Vec<CgroupSockAddrLink>,
+    connect: Vec<CgroupSockAddrLink>,
+    _names: Vec<CgroupSockAddrLink>,
     _sock_ops: SockOpsLink,
+}
+
+impl Attachment {
+    /// Redirects no more. A `connect()` that was redirected this very moment still needs the rest before its SYN
+    /// leaves, or the daemon would not know where it was meant to go.
+    pub fn end_redirection(&mut self) {
+        self.connect.clear();
+    }
 }
 
 type Map<K, V> = Mutex<HashMap<MapData, K, V>>;
@@ -96,7 +98,7 @@ impl Kernel {
     /// What the kernel refuses, in the kernel's words; needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON.
     pub fn load() -> Result<Self, KernelError> {
         let mut ebpf = EbpfLoader::new().load(OBJECT)?;
-        for name in HOOKS {
+        for name in NAMES.into_iter().chain(CONNECT) {
             hook(&mut ebpf, name)?.load().map_err(|source| KernelError::Program { program: name, source })?;
         }
         sock_ops(&mut ebpf)?.load().map_err(|source| KernelError::Program { program: SOCK_OPS, source })?;
@@ -132,14 +134,18 @@ impl Kernel {
         let program = sock_ops(&mut ebpf)?;
         let link = program.attach(cgroup, CgroupAttachMode::Single).map_err(failed(SOCK_OPS))?;
         let sock_ops = program.take_link(link).map_err(failed(SOCK_OPS))?;
-        let mut hooks = Vec::with_capacity(HOOKS.len());
-        for name in HOOKS {
-            let program = hook(&mut ebpf, name)?;
-            let link = program.attach(cgroup, CgroupAttachMode::Single).map_err(failed(name))?;
-            hooks.push(program.take_link(link).map_err(failed(name))?);
-        }
-        hooks.reverse();
-        Ok(Attachment { _hooks: hooks, _sock_ops: sock_ops })
+        let mut attach = |names: &[&'static str]| -> Result<Vec<CgroupSockAddrLink>, KernelError> {
+            let mut links = Vec::with_capacity(names.len());
+            for name in names {
+                let program = hook(&mut ebpf, name)?;
+                let link = program.attach(cgroup, CgroupAttachMode::Single).map_err(failed(name))?;
+                links.push(program.take_link(link).map_err(failed(name))?);
+            }
+            Ok(links)
+        };
+        let names = attach(&NAMES)?;
+        // Last: from now on connections are redirected, and all else must be in place.
+        Ok(Attachment { connect: attach(&CONNECT)?, _names: names, _sock_ops: sock_ops })
     }
 
     /// Makes a workload, its ports and its counters known.
@@ -235,6 +241,11 @@ impl Kernel {
     /// An unknown workload of a full map.
     pub fn publish_taken(&self, workload: u64, taken: u64) -> Result<(), KernelError> {
         insert(&self.pending_taken, "PENDING_TAKEN", &workload, &taken)
+    }
+
+    /// How many connections were redirected, ever, and their original destination put into the map.
+    pub fn begun(&self) -> u64 {
+        lock(&self.pending_begun).get(&0, 0).unwrap_or(0)
     }
 
     /// What a counter of the programs stands at, all CPUs together.

@@ -97,6 +97,8 @@ pub enum Weight {
     Required,
     /// A node's daemon does not work without it; `exec` does.
     RequiredForNode,
+    /// `exec` does not work without it; a node's daemon does.
+    RequiredForExec,
     /// Something is slower or less certain without it.
     Useful,
 }
@@ -135,6 +137,7 @@ impl Finding {
         let required = match self.weight {
             Weight::Required => true,
             Weight::RequiredForNode => role == Role::Node,
+            Weight::RequiredForExec => role == Role::Exec,
             Weight::Useful => false,
         };
         !self.ok && required
@@ -314,7 +317,7 @@ fn target_finding(probe: &Probe, target: &Result<PathBuf, String>) -> Vec<Findin
     } else {
         Finding::not_ok(
             "cgroup",
-            Weight::Required,
+            Weight::RequiredForExec,
             format!("{} is not writable for this process", path.display()),
             "run as root, with the cgroup file system mounted read-write",
         )

@@ -133,18 +133,22 @@ pub fn hit_fields(age: Duration, persistence: Persistence) -> BytesMut {
     out
 }
 
-/// The head of a forwarded response as the client gets it, and how its content is framed there.
+/// How a forwarded response's content is framed for the client: an HTTP/1.0 client knows no chunks (RFC 9112 §6.1).
+pub fn client_framing(head: &ResponseHead, request: &RequestHead) -> Framing {
+    match head.framing {
+        Framing::Chunked if request.version == Version::Http10 => Framing::UntilClose,
+        framing => framing,
+    }
+}
+
+/// The head of a forwarded response as the client gets it.
 pub fn forwarded_head(
     head: &ResponseHead,
-    request: &RequestHead,
+    framing: Framing,
     status: CacheStatus,
     persistence: Persistence,
     out: &mut BytesMut,
-) -> Framing {
-    let framing = match head.framing {
-        Framing::Chunked if request.version == Version::Http10 => Framing::UntilClose,
-        framing => framing,
-    };
+) {
     encode::status_line(out, head.status, &head.reason);
     encode::response_fields(head, out, SystemTime::now());
     if framing == Framing::Chunked {
@@ -153,7 +157,6 @@ pub fn forwarded_head(
     status.append(out);
     persistence.append(out);
     out.put_slice(b"\r\n");
-    framing
 }
 
 /// A whole answer of ours.

@@ -6,9 +6,9 @@ use std::io;
 use bytes::{Bytes, BytesMut};
 use tokio::net::TcpStream;
 
-use super::{Forwarded, Persistence, forwarded_head, hit_fields, stored_head};
+use super::{Forwarded, Persistence, client_framing, forwarded_head, hit_fields, stored_head};
 use crate::admin::Counters;
-use crate::forward::{Exchange, ForwardError, Upstream};
+use crate::forward::{ForwardError, Upstream};
 use crate::http1::body::BodyFault;
 use crate::http1::{Framing, RequestHead, encode};
 use crate::policy::Reason;
@@ -30,8 +30,8 @@ pub struct Sent {
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
     /// The client went away.
-    #[error("the client went away: {0}")]
-    Client(#[source] io::Error),
+    #[error("the client went away")]
+    Client,
     /// Upstream broke off.
     #[error("the answer broke off: {error}")]
     Upstream {
@@ -73,20 +73,17 @@ pub async fn forwarded(
     response: Forwarded<'_>,
     request: &RequestHead,
     persistence: Persistence,
-    client: &TcpStream,
     counters: &Counters,
 ) -> Result<Sent, SendError> {
     let Forwarded { head, mut exchange, status, mut recording } = response;
-    let is_close_delimited = |framing| framing == Framing::UntilClose;
-    let until_close = is_close_delimited(head.framing)
-        || (head.framing == Framing::Chunked && request.version == crate::http1::Version::Http10);
-    let persistence = if until_close { Persistence::Closes } else { persistence };
+    let framing = client_framing(&head, request);
+    let persistence = if framing == Framing::UntilClose { Persistence::Closes } else { persistence };
     let mut out = BytesMut::with_capacity(head.raw.len() + 128);
-    let framing = forwarded_head(&head, request, status, persistence, &mut out);
+    forwarded_head(&head, framing, status, persistence, &mut out);
     let mut queue = WriteQueue::default();
     queue.push(out.freeze());
     let broken = |error: ForwardError| match error {
-        ForwardError::ClientGone => SendError::Client(io::ErrorKind::ConnectionAborted.into()),
+        ForwardError::ClientGone => SendError::Client,
         error => SendError::Upstream {
             // An ordinary close would make a whole answer of this part of one.
             needs_reset: is_reset(&error) || framing == Framing::UntilClose,
@@ -100,7 +97,7 @@ pub async fn forwarded(
                 Ok(None) => break,
                 Err(error) => {
                     // What came before the fault is the client's all the same.
-                    let _ = queue.flush(client).await;
+                    let _ = exchange.deliver(&mut queue).await;
                     return Err(broken(error));
                 }
             };
@@ -108,13 +105,13 @@ pub async fn forwarded(
             record(&mut recording, &data, counters);
             push(&mut queue, data, framing);
             if queue.len() >= WAITING_BYTES_MAX {
-                flush(&mut queue, client, &mut exchange, broken).await?;
+                exchange.deliver(&mut queue).await.map_err(broken)?;
             }
         }
         if exchange.is_done() {
             break;
         }
-        flush(&mut queue, client, &mut exchange, broken).await?;
+        exchange.deliver(&mut queue).await.map_err(broken)?;
         exchange.more().await.map_err(broken)?;
     }
     // Stored before the last bytes leave: the client's next request finds it.
@@ -127,26 +124,9 @@ pub async fn forwarded(
         let trailers = exchange.trailers().filter(|_| encode::accepts_trailers(request));
         queue.push(encode::chunked_end(trailers));
     }
-    flush(&mut queue, client, &mut exchange, broken).await?;
-    let may_stay = persistence != Persistence::Closes && exchange.is_request_read();
+    exchange.deliver(&mut queue).await.map_err(broken)?;
+    let may_stay = exchange.finish_upload(persistence == Persistence::Closes).await;
     Ok(Sent { upstream: exchange.into_reusable(), may_stay })
-}
-
-/// Writes everything, sending the client's content upstream meanwhile: a client may read only after it has sent all.
-async fn flush(
-    queue: &mut WriteQueue,
-    client: &TcpStream,
-    exchange: &mut Exchange<'_>,
-    broken: impl Fn(ForwardError) -> SendError,
-) -> Result<(), SendError> {
-    while !queue.is_empty() && exchange.is_uploading() {
-        tokio::select! {
-            biased;
-            written = queue.write_some(client) => written.map_err(SendError::Client)?,
-            uploaded = exchange.upload() => uploaded.map_err(&broken)?,
-        }
-    }
-    queue.flush(client).await.map_err(SendError::Client)
 }
 
 fn is_reset(error: &ForwardError) -> bool {

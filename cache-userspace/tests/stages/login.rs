@@ -75,16 +75,6 @@ async fn an_answer_that_a_login_of_the_connection_got_is_not_shared() {
 
     let answer = client.get_from("/secret", &mut server, &fresh("for you only")).await;
 
-    assert_eq!(answer.cache_status(), "fwd=uri-miss; detail=authorization");
+    assert_eq!(answer.cache_status(), "fwd=uri-miss; detail=connection");
     another_client_gets_a_connection_of_its_own(&origin, &node).await;
-}
-
-#[tokio::test]
-async fn an_answer_to_a_login_is_shared_where_the_origin_says_so() {
-    let origin = Origin::new().await;
-    let (node, mut client, mut server) = logged_in(&origin, "WWW-Authenticate: NTLM\r\n").await;
-
-    client.get_from("/open", &mut server, &ok("Cache-Control: public, max-age=60\r\n", "for all")).await;
-
-    assert!(node.client().await.get("/open").await.is_hit());
 }

@@ -136,15 +136,19 @@ async fn the_end_of_a_silent_connection_is_passed_on_from_either_side() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_without_a_word_makes_no_connection() {
-    let clock = StillClock::begin();
+async fn a_client_that_leaves_without_a_word_is_seen_to_leave() {
     let origin = Origin::new().await;
     let node = Node::before(&origin);
+    let mut client = node.client().await;
 
-    node.client().await.close().await;
-    clock.pass(Duration::from_secs(10)).await;
+    client.finish();
+    let mut server = origin.connection().await;
 
-    assert_eq!(node.figures().upstream_connections, 0);
+    assert_eq!(server.end().await, End::Closed);
+    server.send("bye").await;
+    drop(server);
+    assert_eq!(client.rest().await, (b"bye".to_vec(), End::Closed));
+    assert_eq!(opaque(&node), (0, 0));
 }
 
 #[tokio::test]

@@ -1,11 +1,12 @@
 //! The process that stands for a workload: it is what `sidestep exec` and the node's cgroups run in the tests.
 //!
-//! `probe agent` obeys its test; `probe load ADDR TARGET THREADS` and `probe spin` run until standard input
+//! `probe agent` obeys its test; `probe load ADDR TARGET THREADS PATIENCE_MS` and `probe spin` run until standard input
 //! ends; `probe exit N` and `probe echo` are for the tests of `exec` itself.
 
 use std::env;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use harness::{agent, load};
@@ -15,7 +16,10 @@ fn main() -> Result<ExitCode> {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["agent"] => agent::serve::serve()?,
-        ["load", addr, target, threads] => load::run(addr, target, threads.parse()?)?,
+        ["load", addr, target, threads, patience_ms] => {
+            let patience = Duration::from_millis(patience_ms.parse()?);
+            load::run(addr, target, threads.parse()?, patience)?;
+        }
         ["spin"] => load::spin()?,
         ["exit", status] => return Ok(ExitCode::from(status.parse::<u8>()?)),
         ["echo"] => {

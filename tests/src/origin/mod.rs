@@ -236,6 +236,11 @@ pub struct Talk<'a> {
 }
 
 impl Talk<'_> {
+    /// The same connection once more, for another thread or with other timeouts.
+    pub fn stream(&self) -> io::Result<TcpStream> {
+        self.stream.try_clone()
+    }
+
     /// Sends bytes.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         self.stream.write_all(bytes.as_ref())

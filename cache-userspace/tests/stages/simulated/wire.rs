@@ -252,7 +252,7 @@ impl Wire {
         match (response.is_chunked(), response.content_length()?) {
             (true, _) => self.chunks(response).await,
             (false, Some(length)) => self.exactly(length, &mut response.content).await,
-            (false, None) => match self.all_left(&mut response.content).await {
+            (false, None) => match self.until_the_end(&mut response.content).await {
                 End::Closed => Ok(()),
                 end => Err(end),
             },
@@ -276,7 +276,7 @@ impl Wire {
     /// Reads to the end of the connection; says what came and how it ended.
     pub(crate) async fn rest(&mut self) -> (Vec<u8>, End) {
         let mut bytes = Vec::new();
-        let end = within("the end of the connection", self.all_left(&mut bytes)).await;
+        let end = within("the end of the connection", self.until_the_end(&mut bytes)).await;
         (bytes, end)
     }
 
@@ -351,7 +351,7 @@ impl Wire {
         }
     }
 
-    async fn all_left(&mut self, into: &mut Vec<u8>) -> End {
+    async fn until_the_end(&mut self, into: &mut Vec<u8>) -> End {
         loop {
             into.append(&mut self.ahead);
             if let Err(end) = self.more().await {

@@ -40,7 +40,7 @@ async fn both_directions_stream_at_once() {
 
 #[tokio::test]
 async fn a_client_that_reads_only_after_it_has_sent_everything_is_not_stuck() {
-    const CONTENT: usize = 4 << 20;
+    const CONTENT: usize = 2 << 20;
     let (_origin, _node, mut client, mut server) = begun(&format!("Content-Length: {CONTENT}\r\n")).await;
     server.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {CONTENT}\r\n\r\n")).await;
     let sent = server.flood(CONTENT).await;

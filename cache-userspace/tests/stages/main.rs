@@ -14,6 +14,7 @@ mod path;
 mod pool;
 mod properties;
 mod random;
+mod refusals;
 mod simulated;
 mod sniff;
 mod truncation;

@@ -21,6 +21,8 @@ pub struct Limits {
     pub connect_timeout: Duration,
     /// Time that an idle upstream connection is kept: shorter than any usual server's own limit (5 s in Node).
     pub upstream_idle: Duration,
+    /// The same for one on which a client has logged in (NTLM, Negotiate).
+    pub upstream_login_idle: Duration,
     /// Idle upstream connections kept for one workload and destination; beyond it the oldest is closed.
     pub upstream_idle_per_destination_max: usize,
     /// Time that open requests get to finish when the daemon ends.
@@ -48,6 +50,7 @@ impl Default for Limits {
             sniff_timeout: Duration::from_secs(1),
             connect_timeout: Duration::from_secs(130),
             upstream_idle: Duration::from_secs(4),
+            upstream_login_idle: Duration::from_secs(60),
             upstream_idle_per_destination_max: 64,
             drain_timeout: Duration::from_secs(5),
             original_dst_pending_max: 4096,

@@ -65,6 +65,7 @@ pub struct Pool {
     idle: Mutex<HashMap<PoolKey, Vec<Idle>>>,
     sockets: SocketMaker,
     idle_max: Duration,
+    login_idle_max: Duration,
     idle_per_destination_max: usize,
     connect_timeout: Duration,
     counters: Arc<Counters>,
@@ -77,6 +78,7 @@ impl Pool {
             idle: Mutex::default(),
             sockets,
             idle_max: limits.upstream_idle,
+            login_idle_max: limits.upstream_login_idle,
             idle_per_destination_max: limits.upstream_idle_per_destination_max,
             connect_timeout: limits.connect_timeout,
             counters,
@@ -104,7 +106,7 @@ impl Pool {
                 Purpose::Write => login().or_else(own).or_else(own_doubtful),
             };
             let mut found = connections.swap_remove(found?);
-            let is_fresh = now.saturating_sub(found.since) < self.idle_max;
+            let is_fresh = self.is_fresh(&found, now);
             if is_fresh && found.upstream.buffer.is_empty() && is_quiet(&found.upstream.stream) {
                 found.upstream.is_reused = true;
                 return Some(found.upstream);
@@ -160,7 +162,7 @@ impl Pool {
     pub fn reap(&self) {
         let now = clock::boot();
         self.lock().retain(|_, connections| {
-            connections.retain(|idle| now.saturating_sub(idle.since) < self.idle_max);
+            connections.retain(|idle| self.is_fresh(idle, now));
             !connections.is_empty()
         });
     }
@@ -168,6 +170,12 @@ impl Pool {
     /// Closes every idle connection: the process has no descriptors left.
     pub fn close_idle(&self) {
         self.lock().clear();
+    }
+
+    /// A login is worth waiting longer for: without its connection the client would have to log in again.
+    fn is_fresh(&self, idle: &Idle, now: Duration) -> bool {
+        let max = if idle.upstream.is_pinned { self.login_idle_max } else { self.idle_max };
+        now.saturating_sub(idle.since) < max
     }
 
     /// Closes the idle connections of a workload that is gone.

@@ -133,7 +133,7 @@ pub async fn forwarded(
     // Stored before the last bytes leave: the client's next request finds it.
     match (recording, exchange.trailers()) {
         (Some(recording), None) => finish(recording, &head.reason, counters),
-        (Some(_), Some(_)) => counters.not_stored.incr(),
+        (Some(_), Some(_)) => not_stored(Reason::Trailers, counters),
         (None, _) => {}
     }
     if framing == Framing::Chunked {

@@ -17,15 +17,11 @@ use cache_common::redirect::{Connect, Redirect, Workload, decide};
 use cache_common::{AF_INET, AF_INET6};
 
 use crate::context::{load_ip6, load_u32};
-use crate::lookup;
+use crate::lookup::{self, LOOPBACK4, LOOPBACK6};
 use crate::maps::{
     BYPASS, EXCLUDED_USERS, HEARTBEAT, PENDING_BEGUN, PENDING_TAKEN, PORTS, SOCKET_DST, WORKLOADS,
 };
 
-/// 127.0.0.1 in network byte order.
-pub const LOOPBACK4: u32 = 0x7f00_0001_u32.to_be();
-/// `::1` in network byte order.
-pub const LOOPBACK6: IpWords = [0, 0, 0, 1_u32.to_be()];
 /// How deep below a workload's cgroup, or how deep in the tree, a process may be: kubelet's trees end at 5.
 const CGROUP_LEVELS: i32 = 12;
 /// Of `ORIGINAL_DST`, what all workloads together may fill; the rest is slack for what is between the check and the insert.

@@ -9,9 +9,12 @@ use aya_ebpf::helpers::{bpf_sk_lookup_tcp, bpf_sk_release, bpf_skc_lookup_tcp};
 use aya_ebpf::programs::SockAddrContext;
 use cache_common::connection::IpWords;
 
-use crate::connect::{LOOPBACK4, LOOPBACK6};
 use crate::context::{load_ip6, load_u32};
 
+/// 127.0.0.1 in network byte order.
+pub const LOOPBACK4: u32 = 0x7f00_0001_u32.to_be();
+/// `::1` in network byte order.
+pub const LOOPBACK6: IpWords = [0, 0, 0, 1_u32.to_be()];
 /// TCP_LISTEN.
 const LISTEN: u32 = 10;
 /// BPF_F_CURRENT_NETNS: the namespace of the context's socket.

@@ -14,7 +14,7 @@ use harness::wire::Framing;
 const MIB: u64 = 1024 * 1024;
 
 /// What the daemon may hold beside its store: code, maps, connections, bodies on their way.
-const OVERHEAD_KB: u64 = 128 * 1024;
+const OVERHEAD_KB: u64 = 64 * 1024;
 
 #[test]
 #[ignore = "needs root, cgroup2 and bpf"]

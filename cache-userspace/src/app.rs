@@ -10,10 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cache_common::redirect::{EXCLUDED, LOOPBACK, PAUSED, Workload as KernelWorkload};
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::accept::gate::{Budget, Gate};
-use crate::accept::netns::{Netns, SocketMaker, into_tokio};
+use crate::accept::netns::{Netns, SocketMaker};
 use crate::accept::{Acceptor, Taken};
 use crate::admin::{AdminServer, AdminState, Counters, Switch};
 use crate::clock;
@@ -22,7 +23,7 @@ use crate::forward::Pool;
 use crate::identify::Workload;
 use crate::policy::{Profile, Rules};
 use crate::redirect::bypass::Bypass;
-use crate::redirect::cgroup::{self, Cgroup, CgroupError};
+use crate::redirect::cgroup::{Cgroup, CgroupError};
 use crate::redirect::heartbeat::{Heartbeat, Pulse};
 use crate::redirect::kernel::{Attachment, Kernel, KernelError, words};
 use crate::request::Path;
@@ -258,7 +259,7 @@ impl Daemon {
         });
         let listeners = [Some(listeners.on4), listeners.on6].into_iter().flatten();
         let listeners: Vec<_> =
-            listeners.map(into_tokio).collect::<Result<_, _>>().map_err(AppError::Listen)?;
+            listeners.map(TcpListener::from_std).collect::<Result<_, _>>().map_err(AppError::Listen)?;
         let accept = |listener| tokio::spawn(acceptor.clone().run(listener));
         let accepting = listeners.into_iter().map(accept).collect();
         let mut enrolled = Enrolled { workload, cgroup, ports, attachment: None, accepting, gate, taken };
@@ -444,20 +445,5 @@ pub fn raise_descriptor_limit() {
         .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {
         tracing::warn!(%error, "the limit of open files stays as it is");
-    }
-}
-
-/// Opens the network namespace of a workload: the one given, else that of the oldest process in its cgroup.
-///
-/// # Errors
-/// No process yet, or a namespace that cannot be opened.
-pub fn netns_of(cgroup: &Cgroup, path: Option<&FsPath>) -> io::Result<Netns> {
-    match path {
-        Some(path) => Netns::open(path),
-        None => {
-            let pid = cgroup::oldest_process(cgroup.path())
-                .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no process in the cgroup yet"))?;
-            Netns::open(&cgroup::netns_path(pid))
-        }
     }
 }

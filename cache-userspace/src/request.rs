@@ -82,10 +82,12 @@ impl Path {
         body: RequestBody<'a>,
         connection: &Connection,
     ) -> Result<Response<'a>, ForwardError> {
-        let Route::Cache(rules) = self.routes.find() else {
-            return self
-                .forward(request, body, connection, Forwarding::Bypass { fwd: "bypass", detail: "off" })
-                .await;
+        let rules = match self.routes.find() {
+            Route::Cache(rules) => rules,
+            Route::Bypass(detail) => {
+                let bypass = Forwarding::Bypass { fwd: "bypass", detail };
+                return self.forward(request, body, connection, bypass).await;
+            }
         };
         let view = view(request);
         if let Eligibility::Bypass(reason) = policy::eligible(&view, rules) {
@@ -159,10 +161,8 @@ impl Path {
         exchange.doubt(head.framing == Framing::Empty && announces_content(request, &head));
         let (status, recording) = match forwarding {
             Forwarding::Bypass { fwd, detail } => {
-                {
-                    // One word is enough where both would be the same.
-                    (CacheStatus { fwd, stored: false, detail: (detail != fwd).then_some(detail) }, None)
-                }
+                // One word is enough where both would be the same.
+                (CacheStatus { fwd, stored: false, detail: (detail != fwd).then_some(detail) }, None)
             }
             Forwarding::Miss(miss, rules, key) => {
                 let response = ResponseView {

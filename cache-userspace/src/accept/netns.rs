@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use nix::sched::{CloneFlags, setns};
@@ -58,11 +58,6 @@ impl Netns {
         let it = file.metadata()?;
         let same = own.ino() == it.ino() && own.dev() == it.dev();
         Ok(if same { Self::Own } else { Self::Other(Arc::new(file)) })
-    }
-
-    /// The path of a process's namespace.
-    pub fn of_process(pid: i32) -> PathBuf {
-        PathBuf::from(format!("/proc/{pid}/ns/net"))
     }
 
     /// Makes the listeners of a workload, on ports that the kernel chooses, and looks around.
@@ -255,12 +250,4 @@ pub fn is_quiet(stream: &tokio::net::TcpStream) -> bool {
         libc::recv(stream.as_raw_fd(), (&raw mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT)
     };
     got < 0 && io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock
-}
-
-/// Takes over a listener that another process or thread made.
-///
-/// # Errors
-/// Where the runtime cannot watch it.
-pub fn into_tokio(listener: TcpListener) -> io::Result<tokio::net::TcpListener> {
-    tokio::net::TcpListener::from_std(listener)
 }

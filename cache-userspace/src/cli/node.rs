@@ -13,7 +13,7 @@ use crate::accept::netns::Netns;
 use crate::admin::Switch;
 use crate::admin::switch::state_dir;
 use crate::app::view::Failure;
-use crate::app::{Daemon, Enrolment, Options, netns_of, raise_descriptor_limit};
+use crate::app::{Daemon, Enrolment, Options, raise_descriptor_limit};
 use crate::config::{Config, Limits, WorkloadConfig};
 use crate::redirect::cgroup::{Cgroup, netns_path, oldest_process};
 use crate::redirect::preflight::{Probe, Role, findings, first_obstacle};
@@ -169,7 +169,7 @@ fn find(config: &WorkloadConfig) -> Result<Wanted<'_>, String> {
         Some(path) => path.clone(),
         None => netns_path(oldest_process(cgroup.path()).ok_or("no process in the cgroup yet")?),
     };
-    let netns = netns_of(&cgroup, Some(&path)).map_err(|error| format!("{}: {error}", path.display()))?;
+    let netns = Netns::open(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     let key = Key { name: config.name.clone(), cgroup: cgroup.id(), netns: inode(&path)? };
     Ok(Wanted { key, config, cgroup, netns })
 }

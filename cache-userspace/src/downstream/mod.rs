@@ -4,6 +4,7 @@
 mod next;
 pub mod relay;
 
+use std::io;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -16,9 +17,8 @@ use crate::forward::{ForwardError, RequestBody, Upstream};
 use crate::http1::RequestHead;
 use crate::request::{Connection, Path};
 use crate::respond::write::StoredPart;
-use crate::respond::{Own, Persistence, Response, own, write};
+use crate::respond::{Own, Persistence, Response, write};
 use crate::route::Route;
-use crate::stream::WriteQueue;
 
 /// A redirected connection whose first bytes are HTTP/1.
 pub struct Downstream {
@@ -41,6 +41,13 @@ enum After {
     Relay(Upstream),
 }
 
+impl After {
+    /// What follows an answer that was ours to give.
+    fn answered(sent: io::Result<()>, persistence: Persistence) -> Self {
+        if sent.is_ok() && persistence != Persistence::Closes { Self::Stay } else { Self::Close }
+    }
+}
+
 impl Downstream {
     /// A connection with what was read of it so far.
     pub fn new(stream: TcpStream, buffer: BytesMut, path: Arc<Path>, connection: Connection) -> Self {
@@ -61,10 +68,8 @@ impl Downstream {
                     self.path.counters.rejected_malformed.incr();
                     self.path.counters.record(Outcome::Error);
                     tracing::debug!(why, "rejected");
-                    let mut queue = WriteQueue::default();
-                    queue.push(own(Own::BadRequest(why), Persistence::Closes));
                     // A client that is gone needs no answer.
-                    let _ = queue.flush(&self.stream).await;
+                    let _ = write::own(Own::BadRequest(why), Persistence::Closes, &self.stream).await;
                     return self.close().await;
                 }
                 Next::Relay(kind) => return self.relay(kind).await,
@@ -93,14 +98,13 @@ impl Downstream {
                 if part == StoredPart::Whole {
                     path.counters.bytes_from_cache.add(entry.body_bytes);
                 }
-                let sent = write::stored(&entry, age, persistence, part, &self.stream).await;
-                if sent.is_ok() && persistence != Persistence::Closes { After::Stay } else { After::Close }
+                After::answered(
+                    write::stored(&entry, age, persistence, part, &self.stream).await,
+                    persistence,
+                )
             }
             Response::Own(answer) => {
-                let mut queue = WriteQueue::default();
-                queue.push(own(answer, persistence));
-                let sent = queue.flush(&self.stream).await;
-                if sent.is_ok() && persistence != Persistence::Closes { After::Stay } else { After::Close }
+                After::answered(write::own(answer, persistence, &self.stream).await, persistence)
             }
             Response::Opaque(exchange) => exchange.into_upstream().map_or(After::Reset, After::Relay),
             Response::Forwarded(forwarded) => {
@@ -136,10 +140,8 @@ async fn failed(path: &Path, error: &ForwardError, client: &TcpStream) -> After 
         ForwardError::BadContent(_) => {
             path.counters.rejected_malformed.incr();
             path.counters.record(Outcome::Error);
-            let mut queue = WriteQueue::default();
-            queue.push(own(Own::BadRequest("chunk"), Persistence::Closes));
             // A client that is gone needs no answer.
-            let _ = queue.flush(client).await;
+            let _ = write::own(Own::BadRequest("chunk"), Persistence::Closes, client).await;
             After::Close
         }
         ForwardError::ClientGone => {

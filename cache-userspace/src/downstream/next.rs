@@ -4,6 +4,7 @@ use bytes::BytesMut;
 use tokio::time::{Instant, timeout_at};
 
 use super::Downstream;
+use crate::http1::head::put_back;
 use crate::http1::{Parsed, RequestHead, Version};
 use crate::stream::{READ_BYTES, read_more};
 
@@ -90,9 +91,7 @@ impl Downstream {
             None => Next::Request(request),
             Some(Relay::Malformed(why)) if self.path.is_strict => Next::Reject(why),
             Some(relay) => {
-                let mut whole = BytesMut::from(&request.raw[..]);
-                whole.extend_from_slice(&self.buffer);
-                self.buffer = whole;
+                put_back(&mut self.buffer, &request.raw);
                 Next::Relay(relay)
             }
         }

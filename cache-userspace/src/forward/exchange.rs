@@ -10,6 +10,7 @@ use tokio::time::sleep;
 use super::ForwardError;
 use super::pool::Upstream;
 use super::upload::{Upload, UploadFault};
+use crate::http1::head::put_back;
 use crate::http1::{Decoder, Fields, Framing, Parsed, Piece, RequestHead, ResponseHead, encode};
 use crate::stream::{READ_BYTES, WriteQueue, read_more, shutdown_write};
 
@@ -73,7 +74,7 @@ impl<'a> Exchange<'a> {
             };
             match parsed {
                 Parsed::Complete(head) if head.status == 101 => {
-                    self.put_back(&head.raw);
+                    put_back(&mut self.upstream.buffer, &head.raw);
                     return Ok(Answer::Opaque);
                 }
                 Parsed::Complete(head) if head.status < 200 => self.pass_interim(request, &head).await?,
@@ -153,11 +154,6 @@ impl<'a> Exchange<'a> {
     /// Whether the client's request was read to its end.
     pub fn is_request_read(&self) -> bool {
         self.upload.body.is_done()
-    }
-
-    /// Whether the client has shut down its sending side.
-    pub fn is_client_at_end(&self) -> bool {
-        self.upload.body.is_at_end
     }
 
     /// The connection, if it may serve another request; the exchange is over.
@@ -316,12 +312,6 @@ impl<'a> Exchange<'a> {
         let mut queue = WriteQueue::default();
         queue.push(out.freeze());
         self.deliver(&mut queue).await
-    }
-
-    fn put_back(&mut self, raw: &[u8]) {
-        let mut whole = BytesMut::from(raw);
-        whole.extend_from_slice(&self.upstream.buffer);
-        self.upstream.buffer = whole;
     }
 }
 

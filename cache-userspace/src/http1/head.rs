@@ -243,7 +243,8 @@ fn reason_phrase(raw: &[u8]) -> &[u8] {
     line.splitn(3, |b| *b == b' ').nth(2).unwrap_or_default()
 }
 
-fn put_back(buffer: &mut BytesMut, raw: &[u8]) {
+/// Puts a head's bytes back in front of what was read after it: a relay needs them as they came.
+pub fn put_back(buffer: &mut BytesMut, raw: &[u8]) {
     let mut whole = BytesMut::with_capacity(raw.len() + buffer.len());
     whole.extend_from_slice(raw);
     whole.extend_from_slice(buffer);

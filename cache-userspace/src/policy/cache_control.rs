@@ -2,7 +2,7 @@
 //!
 //! What the directives lead to is left to `storing`, `freshness` and `decide`.
 
-use crate::http1::Fields;
+use crate::http1::{Fields, scan::is_token};
 
 /// Largest number of seconds that is told apart: 2^31 (RFC 9111 §1.2.2).
 pub const DELTA_SECONDS_MAX: u32 = 1 << 31;
@@ -82,7 +82,7 @@ impl CacheControl {
             if rest.is_empty() {
                 return;
             }
-            let (name, after) = split_while(rest, is_tchar);
+            let (name, after) = split_while(rest, is_token);
             let (argument, after) = Argument::read(after);
             let (junk, after) = split_while(after, |b| b != b',');
             rest = after;
@@ -97,7 +97,7 @@ impl CacheControl {
 
     /// Where a comma was forgotten (`immutable private`, `max-age=9; no-store`), what forbids was still meant.
     fn take_forbidding(&mut self, junk: &[u8]) {
-        for word in junk.split(|b| !is_tchar(*b)) {
+        for word in junk.split(|b| !is_token(*b)) {
             let is = |name: &str| word.eq_ignore_ascii_case(name.as_bytes());
             self.no_store |= is("no-store");
             self.no_cache |= is("no-cache");
@@ -152,7 +152,7 @@ impl<'a> Argument<'a> {
                 None => (Self::Unterminated, &[]),
             },
             [b'=', rest @ ..] => {
-                let (token, after) = split_while(rest, is_tchar);
+                let (token, after) = split_while(rest, is_token);
                 (Self::Given(token), after)
             }
             _ => (Self::None, text),
@@ -188,11 +188,6 @@ fn trim_start(text: &[u8], drop: impl Fn(u8) -> bool) -> &[u8] {
 
 fn is_ows(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t')
-}
-
-/// Whether a byte may stand in a token (RFC 9110 §5.6.2).
-pub fn is_tchar(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@
 //! Values are compared as sent, lines of one name joined; no field's own syntax is normalised, so that two requests
 //! never match by our guess.
 
-use super::{Profile, Reason, cache_control::is_tchar};
-use crate::http1::Fields;
+use super::{Profile, Reason};
+use crate::http1::{Fields, scan::is_token};
 
 /// The request fields that a response nominated, with the values of the request it answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,7 +34,7 @@ impl Selection {
             if member.contains(&b'*') {
                 return Err(Reason::VaryStar);
             }
-            let Some(name) = std::str::from_utf8(member).ok().filter(|m| m.bytes().all(is_tchar)) else {
+            let Some(name) = std::str::from_utf8(member).ok().filter(|m| m.bytes().all(is_token)) else {
                 return Err(Reason::Malformed);
             };
             names.push(name.to_ascii_lowercase());

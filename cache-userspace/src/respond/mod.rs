@@ -172,7 +172,7 @@ pub fn forwarded_head(
 }
 
 /// A whole answer of ours.
-pub fn own(answer: Own, persistence: Persistence) -> Bytes {
+pub fn own_answer(answer: Own, persistence: Persistence) -> Bytes {
     let (status, reason, detail) = match answer {
         Own::BadRequest(why) => (400, "Bad Request", why),
         Own::GatewayTimeout => (504, "Gateway Timeout", "only-if-cached"),
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn an_own_answer_says_why_and_closes() {
-        let bytes = own(Own::BadRequest("two-hosts"), Persistence::Closes);
+        let bytes = own_answer(Own::BadRequest("two-hosts"), Persistence::Closes);
         let text = String::from_utf8(bytes.to_vec()).unwrap();
         assert!(text.starts_with("HTTP/1.1 400 Bad Request\r\n"));
         assert!(text.contains("\r\nCache-Status: sidestep; detail=two-hosts\r\n"));

@@ -7,7 +7,8 @@ use bytes::{Bytes, BytesMut};
 use tokio::net::TcpStream;
 
 use super::{
-    Forwarded, Persistence, client_framing, forwarded_head, hit_fields, not_modified_head, stored_head,
+    Forwarded, Own, Persistence, client_framing, forwarded_head, hit_fields, not_modified_head, own_answer,
+    stored_head,
 };
 use crate::admin::Counters;
 use crate::forward::{ForwardError, Upstream};
@@ -78,6 +79,16 @@ pub async fn stored(
             queue.push(segment.clone());
         }
     }
+    queue.flush(client).await
+}
+
+/// Sends an answer of ours.
+///
+/// # Errors
+/// Those of send(2).
+pub async fn own(answer: Own, persistence: Persistence, client: &TcpStream) -> io::Result<()> {
+    let mut queue = WriteQueue::default();
+    queue.push(own_answer(answer, persistence));
     queue.flush(client).await
 }
 

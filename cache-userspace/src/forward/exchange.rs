@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use super::ForwardError;
 use super::pool::Upstream;
-use super::upload::{Upload, UploadFault};
+use super::upload::{RequestBody, Upload, UploadFault};
 use crate::http1::head::put_back;
 use crate::http1::{Decoder, Fields, Framing, Parsed, Piece, RequestHead, ResponseHead, encode};
 use crate::stream::{READ_BYTES, WriteQueue, read_more, shutdown_write};
@@ -163,6 +163,25 @@ impl<'a> Exchange<'a> {
         (clean && !self.is_half_closed && self.upstream.buffer.is_empty()).then_some(self.upstream)
     }
 
+    /// The exchange with another client's side in place of the present one, which is returned: only for a request
+    /// without content.
+    pub fn with_body<'b>(self, body: RequestBody<'b>) -> (Exchange<'b>, RequestBody<'a>) {
+        let Self { upstream, upload, decoder, trailers, scanned, head_bytes_max, is_half_closed, persists } =
+            self;
+        let (upload, old) = upload.with_body(body);
+        let exchange = Exchange {
+            upstream,
+            upload,
+            decoder,
+            trailers,
+            scanned,
+            head_bytes_max,
+            is_half_closed,
+            persists,
+        };
+        (exchange, old)
+    }
+
     /// Binds the connection to this client: a login was negotiated on it.
     pub fn pin(&mut self) {
         self.upstream.is_pinned = true;
@@ -190,7 +209,7 @@ impl<'a> Exchange<'a> {
     /// # Errors
     /// `ForwardError::ClientGone`, `ForwardError::BadContent`.
     pub async fn deliver(&mut self, queue: &mut WriteQueue) -> Result<(), ForwardError> {
-        let client = self.upload.body.stream;
+        let Some(client) = self.upload.body.stream() else { return Err(ForwardError::ClientGone) };
         while !queue.is_empty() {
             if self.upload.is_over() {
                 return queue.flush(client).await.map_err(|_| ForwardError::ClientGone);
@@ -209,9 +228,10 @@ impl<'a> Exchange<'a> {
     ///
     /// `is_closing`: the client's connection ends with this answer. Returns whether it may stay.
     pub async fn finish_upload(&mut self, is_closing: bool) -> bool {
+        let Some(client) = self.upload.body.stream() else { return false };
         let (mut is_ending, mut is_upstream_open) = (is_closing, true);
         if is_closing && !self.upload.is_over() {
-            shutdown_write(self.upload.body.stream);
+            shutdown_write(client);
         }
         while !self.upload.is_over() {
             let Self { upstream, upload, .. } = self;
@@ -223,7 +243,7 @@ impl<'a> Exchange<'a> {
                         Ok(0) => {
                             self.persists = false;
                             (is_ending, is_upstream_open) = (true, false);
-                            shutdown_write(upload.body.stream);
+                            shutdown_write(client);
                         }
                         // More than one answer: nothing can be made of the connection any more.
                         Ok(_) | Err(_) => upload.abandon(),
@@ -274,7 +294,7 @@ impl<'a> Exchange<'a> {
                     watched = upload.body.watch(), if upload.body.is_done() || was_at_end => {
                         watched.map_err(|_| ForwardError::ClientGone)?;
                         // Not while further requests wait: the origin would see an end where there is none yet.
-                        if upload.body.is_at_end && !was_at_end && upload.body.buffer.is_empty() {
+                        if upload.body.is_at_end && !was_at_end && upload.body.has_nothing_ahead() {
                             self.half_close();
                         }
                         continue;
@@ -305,6 +325,9 @@ impl<'a> Exchange<'a> {
         self.upstream.is_reused = false;
         // RFC 9110 §15.2: a server MUST NOT send a 1xx response to an HTTP/1.0 client.
         if request.version == crate::http1::Version::Http10 {
+            return Ok(());
+        }
+        if self.upload.body.stream().is_none() {
             return Ok(());
         }
         let mut out = BytesMut::new();

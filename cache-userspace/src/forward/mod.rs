@@ -2,11 +2,19 @@
 //! connection of the workload's own (MESH.md S10). What to ask and what becomes of the answer is decided elsewhere.
 
 pub mod exchange;
+pub mod flight;
+pub mod lateness;
 pub mod pool;
+pub mod turns;
+pub mod uncacheable;
 pub mod upload;
 
 pub use exchange::{Answer, Exchange};
+pub use flight::{Flights, Follower, Lead, Part};
+pub use lateness::{Lateness, StaleAfter};
 pub use pool::{Pool, PoolKey, Purpose, Upstream};
+pub use turns::{Destination, Turn, Turns};
+pub use uncacheable::Uncacheable;
 pub use upload::RequestBody;
 
 /// Why a request got no answer from upstream.

@@ -12,14 +12,18 @@ use crate::stream::{READ_BYTES, WriteQueue, gone, read_more};
 /// A request's content, still on the client's connection.
 #[derive(Debug)]
 pub struct RequestBody<'a> {
-    /// The client's connection.
-    pub stream: &'a TcpStream,
-    /// What was read of it: content, and whatever the client sent after it.
-    pub buffer: &'a mut BytesMut,
+    client: Option<ClientSide<'a>>,
     decoder: Decoder,
     is_chunked: bool,
     /// The client has shut down its sending side.
     pub is_at_end: bool,
+}
+
+/// A client's connection, and what was read of it: content, and whatever the client sent after it.
+#[derive(Debug)]
+struct ClientSide<'a> {
+    stream: &'a TcpStream,
+    buffer: &'a mut BytesMut,
 }
 
 /// Why the upload stopped.
@@ -43,7 +47,24 @@ impl<'a> RequestBody<'a> {
     /// The content of a request that was framed as `framing`.
     pub fn new(stream: &'a TcpStream, buffer: &'a mut BytesMut, framing: Framing) -> Self {
         let decoder = Decoder::of_request(framing);
-        Self { stream, buffer, decoder, is_chunked: framing == Framing::Chunked, is_at_end: false }
+        let client = Some(ClientSide { stream, buffer });
+        Self { client, decoder, is_chunked: framing == Framing::Chunked, is_at_end: false }
+    }
+
+    /// No content and nobody who could send any: the request goes on without its client.
+    pub fn of_nobody() -> RequestBody<'static> {
+        let decoder = Decoder::of_request(Framing::Empty);
+        RequestBody { client: None, decoder, is_chunked: false, is_at_end: false }
+    }
+
+    /// The client's connection.
+    pub fn stream(&self) -> Option<&'a TcpStream> {
+        self.client.as_ref().map(|client| client.stream)
+    }
+
+    /// Whether the client has sent nothing beyond this request.
+    pub fn has_nothing_ahead(&self) -> bool {
+        self.client.as_ref().is_none_or(|client| client.buffer.is_empty())
     }
 
     /// Whether all of it was read.
@@ -51,19 +72,24 @@ impl<'a> RequestBody<'a> {
         self.decoder.is_done()
     }
 
+    fn decode(&mut self) -> Result<Option<Piece>, BodyFault> {
+        self.client.as_mut().map_or(Ok(None), |client| self.decoder.decode(client.buffer))
+    }
+
     /// Waits until the client sends beyond this request or ends; at most one buffer is read ahead.
     ///
     /// # Errors
     /// Where the client's connection broke, also after the client's end.
     pub async fn watch(&mut self) -> io::Result<()> {
+        let Some(client) = &mut self.client else { return std::future::pending().await };
         if self.is_at_end {
-            gone(self.stream).await;
+            gone(client.stream).await;
             return Err(io::ErrorKind::ConnectionReset.into());
         }
-        if self.buffer.len() >= READ_BYTES {
+        if client.buffer.len() >= READ_BYTES {
             return std::future::pending().await;
         }
-        if read_more(self.stream, self.buffer, READ_BYTES).await? == 0 {
+        if read_more(client.stream, client.buffer, READ_BYTES).await? == 0 {
             self.is_at_end = true;
         }
         Ok(())
@@ -100,6 +126,12 @@ impl<'a> Upload<'a> {
         upload
     }
 
+    /// The same upload with another body in place of this one, which has nothing left to send.
+    pub fn with_body<'b>(self, body: RequestBody<'b>) -> (Upload<'b>, RequestBody<'a>) {
+        let Self { body: old, queue, is_over, is_abandoned, has_taken_content, has_begun } = self;
+        (Upload { body, queue, is_over, is_abandoned, has_taken_content, has_begun }, old)
+    }
+
     /// Begins again on another connection; only where no content was sent.
     pub fn restart(&mut self, head: Bytes) {
         if self.has_begun {
@@ -131,14 +163,10 @@ impl<'a> Upload<'a> {
     /// # Errors
     /// `UploadFault`; after `Upstream` the answer may still be read.
     pub async fn step(&mut self, upstream: &TcpStream) -> Result<(), UploadFault> {
-        if self.queue.len() < READ_BYTES {
-            while let Some(piece) = self.body.decoder.decode(self.body.buffer)? {
-                self.has_taken_content = true;
-                self.encode(piece);
-                if self.queue.len() >= READ_BYTES {
-                    break;
-                }
-            }
+        while self.queue.len() < READ_BYTES {
+            let Some(piece) = self.body.decode()? else { break };
+            self.has_taken_content = true;
+            self.encode(piece);
         }
         if !self.queue.is_empty() {
             self.queue.write_some(upstream).await.map_err(UploadFault::Upstream)?;
@@ -149,7 +177,8 @@ impl<'a> Upload<'a> {
             self.is_over = true;
             return Ok(());
         }
-        match read_more(self.body.stream, self.body.buffer, READ_BYTES).await {
+        let Some(client) = &mut self.body.client else { return Err(UploadFault::ClientGone) };
+        match read_more(client.stream, client.buffer, READ_BYTES).await {
             Ok(0) => {
                 self.body.is_at_end = true;
                 Err(UploadFault::ClientEnded)

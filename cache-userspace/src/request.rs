@@ -1,23 +1,39 @@
-//! THE PATH of a request: route, look-up, forward, store, respond, one stage after the other. Only this file knows
-//! the order; each stage knows `policy` and types, not the others.
+//! THE PATH of a request: route, look-up, forward, store, respond, one stage after the other. Only this file and the
+//! folder beside it know the order; each stage knows `policy` and types, not the others.
+
+mod ask;
+mod background;
+mod fetch;
+mod landing;
+mod outcome;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+pub use background::Background;
+use bytes::BytesMut;
+pub use landing::{Body, Follow, Landing, Pump, Shared};
 
-use crate::admin::{Counters, Outcome};
+use crate::admin::Counters;
 use crate::clock;
 use crate::config::Limits;
 use crate::forward::upload::Upload;
-use crate::forward::{Answer, Exchange, ForwardError, Pool, PoolKey, Purpose, RequestBody, Upstream};
+use crate::forward::{
+    Answer, Destination, Exchange, Flights, ForwardError, Lateness, Pool, PoolKey, Purpose, RequestBody,
+    StaleAfter, Turns, Uncacheable, Upstream,
+};
 use crate::http1::{Framing, RequestHead, ResponseHead, encode};
 use crate::identify::Workload;
-use crate::policy::{self, Decision, Eligibility, Miss, Reason, RequestView, ResponseView, Rules};
+use crate::policy::{self, Decision, Eligibility, Now, RequestView, ResponseView};
 use crate::redirect::bypass::Bypass;
-use crate::respond::{CacheStatus, Forwarded, Own, Response, write::not_stored};
+use crate::respond::{CacheStatus, Forwarded, Own, Response, Reused};
 use crate::route::{Route, Routes};
-use crate::store::{Entry, Place, Recording, Store};
+use crate::store::Store;
+use ask::{About, Ask, LookUp};
+use fetch::Fetched;
+
+/// How often a request that waited in vain for another's answer looks again before it goes on alone.
+const LOOKS_MAX: usize = 3;
 
 /// Everything that a request meets on its way.
 pub struct Path {
@@ -27,6 +43,18 @@ pub struct Path {
     pub store: Store,
     /// Upstream connections.
     pub pool: Pool,
+    /// Forward requests that others may join.
+    pub flights: Arc<Flights<About, Landing>>,
+    /// What is not worth waiting for.
+    pub uncacheable: Uncacheable,
+    /// How many requests a destination gets at a time.
+    pub turns: Arc<Turns>,
+    /// How long answers usually take.
+    pub lateness: Lateness,
+    /// When a stored response is given instead of a late answer, where policy allows it; never by default.
+    pub stale_after: Option<StaleAfter>,
+    /// What goes on without a client.
+    pub background: Background,
     /// Destinations to be left alone.
     pub bypass: Bypass,
     /// Figures.
@@ -41,34 +69,43 @@ pub struct Path {
 pub struct Connection {
     /// Who is asking.
     pub workload: Arc<Workload>,
-    /// The workload's partition of the cache.
-    pub partition: Vec<u8>,
     /// The address that was asked for.
     pub destination: SocketAddr,
     /// The address the application bound its socket to, where it did.
     pub source: Option<IpAddr>,
     /// Tells connections apart.
     pub id: u64,
+    /// What all keys of its requests begin with.
+    places: policy::Places,
 }
 
 impl Connection {
+    /// A connection of `workload` to `destination`.
+    pub fn new(workload: Arc<Workload>, destination: SocketAddr, source: Option<IpAddr>, id: u64) -> Self {
+        // The identity of the destination is the address itself. A name is only a claim of the client.
+        let places = policy::Places::new(&workload.partition(), destination.to_string().as_bytes());
+        Self { workload, destination, source, id, places }
+    }
+
     /// Which upstream connections may serve it.
     pub fn pool_key(&self) -> PoolKey {
         PoolKey { workload: self.workload.id, destination: self.destination, source: self.source }
     }
 
-    /// The identity of the destination in cache keys: the address itself. A name is only a claim of the client.
-    fn destination_identity(&self) -> String {
-        self.destination.to_string()
+    /// The destination as its network namespace knows it.
+    pub fn destination_in_netns(&self) -> Destination {
+        (self.workload.netns_cookie, self.destination)
     }
-}
 
-/// Why a request is forwarded and what may become of its answer.
-enum Forwarding<'r> {
-    /// Nothing usable is stored; the answer may be.
-    Miss(Miss, &'r Rules, Vec<u8>),
-    /// It was not looked up.
-    Bypass { fwd: &'static str, detail: &'static str },
+    /// The primary key of a request (RFC 9111 §2).
+    fn key(&self, request: &RequestHead) -> Vec<u8> {
+        self.places.key(authority(request), &request.target)
+    }
+
+    /// The name under which writes invalidate a target of the request's authority.
+    fn resource(&self, request: &RequestHead, target: &[u8]) -> Vec<u8> {
+        self.places.resource(authority(request), target)
+    }
 }
 
 impl Path {
@@ -77,114 +114,119 @@ impl Path {
     /// # Errors
     /// `ForwardError`: the client has seen nothing of an answer yet.
     pub async fn serve<'a>(
+        self: &Arc<Self>,
+        request: &RequestHead,
+        mut body: RequestBody<'a>,
+        connection: &Arc<Connection>,
+    ) -> Result<Response<'a>, ForwardError> {
+        let rules = match self.routes.find() {
+            Route::Cache(rules) => rules,
+            Route::Bypass(detail) => return self.bypass(request, body, connection, "bypass", detail).await,
+        };
+        let view = view(request);
+        if let Eligibility::Bypass(reason) = policy::eligible(&view, rules) {
+            return self.bypass(request, body, connection, reason.fwd(), reason.as_str()).await;
+        }
+        let key = connection.key(request);
+        for look in 1..=LOOKS_MAX {
+            let found = LookUp::of(&self.store, &key);
+            let now = clock::now();
+            let (selected, miss) = match policy::decide(&view, found.candidates(), rules, now) {
+                Decision::Reuse { index, age, revalidate } => match found.entry(index, &self.store) {
+                    Some(entry) => {
+                        let reused = match entry.stored.staleness(now) {
+                            stale if revalidate => {
+                                let ask = Ask::new(
+                                    request, connection, rules, &key, &found, Some(index), policy::Miss::Stale,
+                                );
+                                self.validate_in_background(ask);
+                                Reused::Stale { by: stale, detail: "stale-while-revalidate" }
+                            }
+                            _ => Reused::Hit,
+                        };
+                        return Ok(Response::stored(&view, entry, age, now, reused));
+                    }
+                    // Purged meanwhile.
+                    None => (None, policy::Miss::Stale),
+                },
+                Decision::Unsatisfiable => return Ok(Response::Own(Own::GatewayTimeout("only-if-cached"))),
+                Decision::Validate { index, miss } => (Some(index), miss),
+                Decision::Forward(miss) => (None, miss),
+            };
+            let ask = Ask::new(request, connection, rules, &key, &found, selected, miss);
+            match self.fetch(ask, body, look < LOOKS_MAX).await? {
+                Fetched::Response(response) => return Ok(response),
+                Fetched::LookAgain(client) => body = client,
+            }
+        }
+        self.bypass(request, body, connection, "miss", "collapse").await
+    }
+
+    /// Forwards a request that was not looked up; its answer is not stored.
+    async fn bypass<'a>(
         &self,
         request: &RequestHead,
         body: RequestBody<'a>,
         connection: &Connection,
+        fwd: &'static str,
+        detail: &'static str,
     ) -> Result<Response<'a>, ForwardError> {
-        let rules = match self.routes.find() {
-            Route::Cache(rules) => rules,
-            Route::Bypass(detail) => {
-                let bypass = Forwarding::Bypass { fwd: "bypass", detail };
-                return self.forward(request, body, connection, bypass).await;
-            }
-        };
-        let view = view(request);
-        if let Eligibility::Bypass(reason) = policy::eligible(&view, rules) {
-            let bypass = Forwarding::Bypass { fwd: reason.fwd(), detail: reason.as_str() };
-            return self.forward(request, body, connection, bypass).await;
-        }
-        let key = key(request, connection);
-        let variants = self.store.variants(&key);
-        // Looked at once: what is judged is what is served, also while a purge goes on.
-        let alive: Vec<&Arc<Entry>> =
-            variants.iter().flat_map(|v| v.iter()).filter(|entry| self.store.alive(entry)).collect();
-        let now = clock::now();
-        match policy::decide(&view, alive.iter().map(|entry| &entry.stored), rules, now) {
-            Decision::Reuse { index, age } => {
-                match alive.get(index).filter(|entry| self.store.alive(entry)) {
-                    Some(entry) => Ok(Response::Stored {
-                        is_not_modified: policy::is_not_modified(&view, &entry.stored, now.wall),
-                        entry: Arc::clone(entry),
-                        age,
-                    }),
-                    // Purged meanwhile.
-                    None => {
-                        self.forward(request, body, connection, Forwarding::Miss(Miss::Stale, rules, key))
-                            .await
-                    }
-                }
-            }
-            Decision::Unsatisfiable => Ok(Response::Own(Own::GatewayTimeout)),
-            Decision::Forward(miss) => {
-                self.forward(request, body, connection, Forwarding::Miss(miss, rules, key)).await
+        let mut exchange = self
+            .exchange(request, body, connection)
+            .await
+            .inspect_err(|error| self.leave_alone(connection, error))?;
+        let answer = self.answer(&mut exchange, request, connection).await;
+        self.invalidate(request, connection, &answer);
+        match answer? {
+            Answer::Opaque => Ok(Response::Opaque(Box::new(exchange))),
+            Answer::Head(head) => {
+                bind(&mut exchange, request, &head);
+                // One word is enough where both would be the same.
+                let detail = (detail != fwd).then_some(detail);
+                let status = CacheStatus { fwd, detail, ..CacheStatus::default() };
+                Ok(Response::Forwarded(Box::new(Forwarded { head: *head, exchange, status, turn: None })))
             }
         }
     }
 
-    async fn forward<'a>(
+    /// Makes stored responses unusable that the request may have changed: before the client learns that it happened
+    /// (RFC 9111 §4.4).
+    fn invalidate(
         &self,
         request: &RequestHead,
-        body: RequestBody<'a>,
         connection: &Connection,
-        forwarding: Forwarding<'_>,
-    ) -> Result<Response<'a>, ForwardError> {
-        let requested_at = clock::now();
-        // Before anything is sent: what is purged from here on must not be stored.
-        let begun = self.store.begin();
-        let mut head = BytesMut::new();
-        encode::request_head(request, &mut head);
-        let head = head.freeze();
-        let purpose = purpose(request);
-        let upstream = match self.pool.take(&connection.pool_key(), connection.id, purpose) {
-            Some(upstream) => upstream,
-            None => self.dial(connection).await?,
-        };
-        let mut exchange =
-            Exchange::new(upstream, Upload::new(body, head.clone()), self.limits.head_bytes_max);
-        let answer = self.answer(&mut exchange, request, connection, purpose, &head).await;
-        let received_at = clock::now();
-        let may_have_changed = match &answer {
+        answer: &Result<Answer, ForwardError>,
+    ) {
+        let may_have_changed = match answer {
             Ok(Answer::Head(head)) => policy::invalidates(&request.method, head.status),
             // Sent, and what became of it is not known.
             Ok(Answer::Opaque) | Err(_) => !policy::is_safe(&request.method),
         };
-        if may_have_changed {
-            // RFC 9111 §4.4: before the client learns that the write happened.
-            self.store.invalidate(&resource(request, connection));
+        if !may_have_changed {
+            return;
         }
-        let Answer::Head(head) = answer? else { return Ok(Response::Opaque(Box::new(exchange))) };
-        if negotiates_login(request, &head) {
-            exchange.pin();
+        self.store.invalidate(&connection.resource(request, &request.target));
+        if let Ok(Answer::Head(head)) = answer {
+            for target in policy::named_targets(&view(request), authority(request), &answer_view(head)) {
+                self.store.invalidate(&connection.resource(request, &target));
+            }
         }
-        let is_impersonal = exchange.is_impersonal();
-        exchange.doubt(head.framing == Framing::Empty && announces_content(request, &head));
-        let (status, recording) = match forwarding {
-            Forwarding::Bypass { fwd, detail } => {
-                // One word is enough where both would be the same.
-                (CacheStatus { fwd, stored: false, detail: (detail != fwd).then_some(detail) }, None)
-            }
-            Forwarding::Miss(miss, rules, key) => {
-                let response = ResponseView {
-                    status: head.status,
-                    fields: &head.fields,
-                    delimited_by_close: head.framing == Framing::UntilClose,
-                };
-                let place = || Place { key, resource: resource(request, connection), begun };
-                let expected = match head.framing {
-                    Framing::Length(bytes) => Some(bytes),
-                    Framing::Empty => Some(0),
-                    _ => None,
-                };
-                let recording = policy::store(&view(request), &response, rules, requested_at, received_at)
-                    .and_then(|stored| if is_impersonal { Ok(stored) } else { Err(Reason::Connection) })
-                    .and_then(|stored| Recording::begin(&self.store, place(), stored, expected));
-                let detail = recording.as_ref().err().map(|reason| reason.as_str());
-                let status = CacheStatus { fwd: miss.as_str(), stored: recording.is_ok(), detail };
-                (status, recording.inspect_err(|reason| not_stored(*reason, &self.counters)).ok())
-            }
+    }
+
+    /// Prepares a request on an idle or a new upstream connection.
+    async fn exchange<'a>(
+        &self,
+        request: &RequestHead,
+        body: RequestBody<'a>,
+        connection: &Connection,
+    ) -> Result<Exchange<'a>, ForwardError> {
+        let upstream = match self.pool.take(&connection.pool_key(), connection.id, purpose(request)) {
+            Some(upstream) => upstream,
+            None => self.dial(connection).await?,
         };
-        Ok(Response::Forwarded(Box::new(Forwarded { head: *head, exchange, status, recording })))
+        let mut head = BytesMut::new();
+        encode::request_head(request, &mut head);
+        Ok(Exchange::new(upstream, Upload::new(body, head.freeze()), self.limits.head_bytes_max))
     }
 
     /// Waits for the answer; a pooled connection that was closed meanwhile is replaced once, where that is safe
@@ -194,8 +236,6 @@ impl Path {
         exchange: &mut Exchange<'_>,
         request: &RequestHead,
         connection: &Connection,
-        purpose: Purpose,
-        head: &Bytes,
     ) -> Result<Answer, ForwardError> {
         // RFC 9110 §15.5.9: an origin may say 408 before it closes an idle connection; the request MAY be repeated.
         let is_closing = |answer: &Result<Answer, ForwardError>| match answer {
@@ -203,41 +243,43 @@ impl Path {
             Ok(Answer::Head(head)) => head.status == 408 && !head.persists(),
             _ => false,
         };
+        let may_repeat = purpose(request) != Purpose::Write;
         match exchange.answer(request).await {
             answer
                 if is_closing(&answer)
-                    && (exchange.is_unsent() || (purpose != Purpose::Write && exchange.may_restart())) =>
+                    && (exchange.is_unsent() || (may_repeat && exchange.may_restart())) =>
             {
                 self.counters.upstream_retries.incr();
-                exchange.restart(self.dial(connection).await?, head.clone());
+                let upstream = self
+                    .dial(connection)
+                    .await
+                    .inspect_err(|error| self.leave_alone(connection, error))?;
+                let mut head = BytesMut::new();
+                encode::request_head(request, &mut head);
+                exchange.restart(upstream, head.freeze());
                 exchange.answer(request).await
             }
             answer => answer,
         }
     }
 
-    /// Connects upstream; a destination that cannot be reached is left alone for a moment, so that the application's
-    /// retries see it as it is.
+    /// Connects upstream.
     ///
     /// # Errors
     /// `ForwardError::Dial`.
     pub async fn dial(&self, connection: &Connection) -> Result<Upstream, ForwardError> {
         self.pool.dial(&connection.workload.netns, &connection.pool_key()).await.map_err(|error| {
             self.counters.dial_errors.incr();
-            self.bypass.unreachable(connection.workload.id, connection.destination);
             tracing::debug!(%error, destination = %connection.destination, "cannot connect upstream");
             ForwardError::Dial(error)
         })
     }
 
-    /// The outcome of a response, as RFC 9211 and the summary call it.
-    pub fn outcome(response: &Response<'_>) -> Outcome {
-        match response {
-            Response::Stored { .. } => Outcome::Hit,
-            Response::Own(_) => Outcome::Error,
-            Response::Opaque(_) => Outcome::Uncacheable,
-            Response::Forwarded(forwarded) if forwarded.recording.is_some() => Outcome::Miss,
-            Response::Forwarded(_) => Outcome::Uncacheable,
+    /// Leaves a destination that cannot be reached alone for a moment, so that the application's retries see it as
+    /// it is.
+    pub fn leave_alone(&self, connection: &Connection, error: &ForwardError) {
+        if matches!(error, ForwardError::Dial(_)) {
+            self.bypass.unreachable(connection.workload.id, connection.destination);
         }
     }
 }
@@ -246,23 +288,17 @@ fn view(request: &RequestHead) -> RequestView<'_> {
     RequestView { method: &request.method, target: &request.target, fields: &request.fields }
 }
 
+fn answer_view(head: &ResponseHead) -> ResponseView<'_> {
+    ResponseView {
+        status: head.status,
+        fields: &head.fields,
+        delimited_by_close: head.framing == Framing::UntilClose,
+    }
+}
+
 /// The authority of the request: its Host (RFC 9110 §7.2); eligible requests have exactly one.
 fn authority(request: &RequestHead) -> &[u8] {
     request.fields.first("host").unwrap_or_default()
-}
-
-fn key(request: &RequestHead, connection: &Connection) -> Vec<u8> {
-    let mut key = Vec::new();
-    let destination = connection.destination_identity();
-    policy::key(&connection.partition, destination.as_bytes(), authority(request), &request.target, &mut key);
-    key
-}
-
-fn resource(request: &RequestHead, connection: &Connection) -> Vec<u8> {
-    let mut resource = Vec::new();
-    let destination = connection.destination_identity();
-    policy::resource(destination.as_bytes(), authority(request), &request.target, &mut resource);
-    resource
 }
 
 /// What the request wants a connection for.
@@ -277,9 +313,20 @@ fn purpose(request: &RequestHead) -> Purpose {
     }
 }
 
+/// Notes on the connection what binds it to this client; whether the answer is what anybody would get.
+fn bind(exchange: &mut Exchange<'_>, request: &RequestHead, head: &ResponseHead) -> bool {
+    if negotiates_login(request, head) {
+        exchange.pin();
+    }
+    let is_impersonal = exchange.is_impersonal();
+    exchange.doubt(head.framing == Framing::Empty && announces_content(request, head));
+    is_impersonal
+}
+
 /// Whether an answer that has no content (RFC 9112 §6.3) has fields as if it had some: always possible with HEAD.
 fn announces_content(request: &RequestHead, head: &ResponseHead) -> bool {
     let has_length = head.fields.values("content-length").any(|length| length != b"0");
+    // A 304 tells the length that a 200 would have had (RFC 9110 §8.6); origins that send it send no content.
     &request.method[..] == b"HEAD" || has_length || head.fields.contains("transfer-encoding")
 }
 

@@ -68,6 +68,12 @@ pub enum Reason {
     Purged,
     /// The content ended before its announced length (RFC 9111 §3.3).
     Incomplete,
+    /// What was to be updated was replaced or evicted meanwhile.
+    Superseded,
+    /// The store is nearly full, and what would have to give way is asked for more often.
+    Admission,
+    /// The owner has its share of the store.
+    Quota,
 }
 
 impl Reason {
@@ -104,6 +110,9 @@ impl Reason {
             Self::StoreFull => "store-full",
             Self::Purged => "purged",
             Self::Incomplete => "incomplete",
+            Self::Superseded => "superseded",
+            Self::Admission => "admission",
+            Self::Quota => "quota",
         }
     }
 

@@ -180,7 +180,7 @@ fn record(recording: &mut Option<Recording>, data: &[u8], counters: &Counters) {
 
 fn finish(recording: Recording, reason: &[u8], counters: &Counters) {
     match recording.finish(|stored, bytes| stored_head(stored, reason, bytes)) {
-        Ok(()) => counters.stored.incr(),
+        Ok(_) => counters.stored.incr(),
         Err(reason) => not_stored(reason, counters),
     }
 }

@@ -3,16 +3,19 @@
 //! Immutable: a change is a new entry. Whether an entry is alive is left to the purge log, whether it is fresh to
 //! `policy`.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use bytes::Bytes;
 
 use super::{
+    body::{Body, Piece},
     budget::Permit,
-    fill::Body,
     purge::{Place, Sequence},
 };
 use crate::policy::Stored;
@@ -27,10 +30,12 @@ pub struct Entry {
     pub stored: Stored,
     /// The head that the caller built.
     pub head: Bytes,
-    /// The content. A segment counts against the store's budget until its last clone is dropped.
+    /// The content. A segment counts against the store's budget until its last clone or slice is dropped.
     pub body: Vec<Bytes>,
     /// Bytes of the content.
     pub body_bytes: u64,
+    /// Bytes of the budget that each segment keeps.
+    held_bytes: Box<[u32]>,
     pub(super) place: Place,
     pub(super) begun: Sequence,
     weight_bytes: u64,
@@ -41,7 +46,7 @@ pub struct Entry {
 impl Entry {
     /// Bytes that an entry occupies besides its segments.
     pub(super) fn overhead(stored: &Stored, head: &Bytes, body: &Body, key: &[u8]) -> u64 {
-        let own = size_of::<Self>() + head.len() + body.segments.len() * size_of::<Bytes>() + key.len();
+        let own = size_of::<Self>() + head.len() + body.pieces.len() * size_of::<Piece>() + key.len();
         own as u64 + stored.heap_bytes() + KEY_OVERHEAD_BYTES
     }
 
@@ -59,14 +64,29 @@ impl Entry {
             stored,
             // The caller's buffer may be larger than what it shows.
             head: Bytes::copy_from_slice(head),
-            body: body.segments,
-            body_bytes: body.bytes,
+            weight_bytes: body.held_bytes() + permit.bytes(),
+            body_bytes: body.bytes(),
+            held_bytes: body.pieces.iter().map(|piece| piece.held_bytes).collect(),
+            body: body.pieces.into_iter().map(|piece| piece.data).collect(),
             place,
             begun,
-            weight_bytes: body.reserved_bytes + permit.bytes(),
             entries: entries.clone(),
             _permit: permit,
         }
+    }
+
+    /// A part of its content, sharing its segments, to be stored with others: what concerns this entry concerns
+    /// whatever is made of it.
+    pub fn part(&self, range: Range<u64>) -> Body {
+        self.whole().slice(range)
+    }
+
+    /// Its content, sharing its segments.
+    pub(super) fn whole(&self) -> Body {
+        let held_bytes = self.held_bytes.iter().copied();
+        let pieces =
+            self.body.iter().cloned().zip(held_bytes).map(|(data, held_bytes)| Piece { data, held_bytes });
+        Body::from_pieces(pieces.collect(), self.body_bytes).since(self.begun)
     }
 
     /// Bytes that it holds of the budget.

@@ -3,9 +3,11 @@
 //! Which response may be stored or reused is left to `policy`, what its head looks like to `respond`. Freshness is
 //! kept in the entry: nothing expires by itself here, it is evicted or replaced.
 
+mod body;
 mod budget;
 mod entry;
 mod fill;
+mod filled;
 mod purge;
 mod recording;
 
@@ -17,10 +19,12 @@ use std::{
     },
 };
 
+pub use body::Body;
 use budget::{Budget, Permit};
 use bytes::Bytes;
 pub use entry::{Entry, Variants};
 pub use fill::{Fill, SEGMENT_BYTES_MAX};
+pub use filled::{Filled, HAND_OVER_BYTES_MAX, HandOver, Read, Reader};
 use moka::sync::Cache;
 use purge::PurgeLog;
 pub use purge::Sequence;
@@ -153,7 +157,8 @@ impl Store {
     ///
     /// `resource` is what [`Store::invalidate`] will name, `begun` comes from [`Store::begin`], `head` is the
     /// caller's prebuilt head (copied). Refuses with `purged` if the resource was invalidated since, with
-    /// `store-full`, or with `incomplete` if the content is shorter than expected.
+    /// `store-full`, or with `incomplete` if the content is shorter than expected. Who reads the fill along gets all
+    /// of it unless it is `incomplete`.
     pub fn insert(
         &self,
         key: &[u8],
@@ -161,25 +166,88 @@ impl Store {
         begun: Sequence,
         stored: Stored,
         head: Bytes,
-        body: Fill,
+        fill: Fill,
+    ) -> Result<Arc<Entry>, Reason> {
+        self.insert_body(key, resource, begun, stored, head, fill.finish()?)
+    }
+
+    /// Stores a response whose content was put together from a fill and from parts of entries (RFC 9111 §3.4), like
+    /// [`Store::insert`].
+    ///
+    /// What concerned one of its sources since that source's forward began concerns the whole (`purged`).
+    pub fn insert_segments(
+        &self,
+        key: &[u8],
+        resource: &[u8],
+        begun: Sequence,
+        stored: Stored,
+        head: Bytes,
+        mut body: Body,
+    ) -> Result<Arc<Entry>, Reason> {
+        body.compact(|bytes| self.reserve(bytes));
+        self.insert_body(key, resource, begun, stored, head, body)
+    }
+
+    fn insert_body(
+        &self,
+        key: &[u8],
+        resource: &[u8],
+        begun: Sequence,
+        stored: Stored,
+        head: Bytes,
+        body: Body,
     ) -> Result<Arc<Entry>, Reason> {
         let place = self.shared.purges.place(resource);
-        // Only saves work: whatever is inserted is asked again at each look-up.
-        if !self.shared.purges.alive(place, begun) {
-            return Err(Reason::Purged);
-        }
-        let body = body.finish()?;
-        let own_bytes = Entry::overhead(&stored, &head, &body, key);
-        let permit = self.reserve(own_bytes)?;
-        let entry = Arc::new(Entry::new(stored, &head, body, place, begun, permit, &self.shared.entries));
-        if entry.weight_bytes() > self.shared.capacity_bytes {
-            return Err(Reason::TooLarge);
-        }
-        self.put(key, &entry);
+        let entry = self.entry(key, place, body.begun(begun), stored, &head, body)?;
+        self.put(key, &entry, None)?;
         if entry.body_bytes >= LARGE_BYTES {
             self.shared.cache.run_pending_tasks();
         }
         if self.alive(&entry) { Ok(entry) } else { Err(Reason::Purged) }
+    }
+
+    /// Gives a stored response new metadata and a new head after a validation (RFC 9111 §4.3.4), sharing its content;
+    /// it then is the newest under its key and replaces whatever has its selection.
+    ///
+    /// It stays as old as its content: what was purged since that was forwarded stays dead. Refuses with `purged`, with
+    /// `store-full`, or with `superseded` if `old` was replaced or evicted meanwhile: what is stored now stays.
+    pub fn freshen(
+        &self,
+        key: &[u8],
+        old: &Arc<Entry>,
+        stored: Stored,
+        head: Bytes,
+    ) -> Result<Arc<Entry>, Reason> {
+        let entry = self.entry(key, old.place, old.begun, stored, &head, old.whole())?;
+        self.put(key, &entry, Some(old))?;
+        if self.alive(&entry) { Ok(entry) } else { Err(Reason::Purged) }
+    }
+
+    fn entry(
+        &self,
+        key: &[u8],
+        place: purge::Place,
+        begun: Sequence,
+        stored: Stored,
+        head: &Bytes,
+        body: Body,
+    ) -> Result<Arc<Entry>, Reason> {
+        // Only saves work: whatever is inserted is asked again at each look-up.
+        if !self.shared.purges.alive(place, begun) {
+            return Err(Reason::Purged);
+        }
+        let permit = self.reserve(Entry::overhead(&stored, head, &body, key))?;
+        let entry = Entry::new(stored, head, body, place, begun, permit, &self.shared.entries);
+        if entry.weight_bytes() > self.shared.capacity_bytes {
+            return Err(Reason::TooLarge);
+        }
+        Ok(Arc::new(entry))
+    }
+
+    /// Whether nothing concerned a resource since a forward for it began: whoever joins that forward may have its
+    /// answer.
+    pub fn is_current(&self, resource: &[u8], begun: Sequence) -> bool {
+        self.shared.purges.alive(self.shared.purges.place(resource), begun)
     }
 
     /// Kills every partition's copies of a resource and every fill for it that began before.
@@ -228,18 +296,26 @@ impl Store {
     }
 
     /// Reads, extends and writes the variants of a key, one insert of a key at a time, so that none is lost.
-    fn put(&self, key: &[u8], entry: &Arc<Entry>) {
+    ///
+    /// Refuses with `superseded` if the entry is to come in the place of one that is no longer there.
+    fn put(&self, key: &[u8], entry: &Arc<Entry>, instead_of: Option<&Arc<Entry>>) -> Result<(), Reason> {
         let shared = &self.shared;
         let index = shared.insert_lock_of.hash_one(key) as usize % INSERT_LOCKS;
         let _guard =
             shared.insert_locks.get(index).map(|lock| lock.lock().unwrap_or_else(PoisonError::into_inner));
         let old = self.variants(key);
-        let kept = old.iter().flat_map(|variants| variants.iter()).filter(|old| self.alive(old));
+        let mut old: Vec<&Arc<Entry>> = old.iter().flat_map(|variants| variants.iter()).collect();
+        if let Some(replaced) = instead_of {
+            let index = old.iter().position(|old| Arc::ptr_eq(old, replaced)).ok_or(Reason::Superseded)?;
+            old.remove(index);
+        }
+        let kept = old.into_iter().filter(|old| self.alive(old));
         let variants = Variants::with(kept, entry, shared.limits.variants_max, shared.capacity_bytes);
         let weight = variants.iter().map(|entry| entry.weight_bytes()).sum::<u64>();
         let weight = u32::try_from(weight.div_ceil(WEIGHT_UNIT_BYTES)).unwrap_or(u32::MAX);
         let slot = Slot { variants: Mutex::new(Some(Arc::new(variants))), weight };
         shared.cache.insert(Box::from(key), Arc::new(slot));
+        Ok(())
     }
 }
 

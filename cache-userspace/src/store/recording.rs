@@ -1,9 +1,11 @@
 //! A response on its way into the store while it streams to the client; whatever happens to one of the two, the
 //! other is not held up.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
-use super::{Fill, Sequence, Store};
+use super::{Entry, Fill, Filled, HandOver, Sequence, Store};
 use crate::policy::{Reason, Stored};
 
 /// A response being recorded.
@@ -45,17 +47,27 @@ impl Recording {
     /// Appends content.
     ///
     /// # Errors
-    /// `too-large` or `store-full`: the recording is worth nothing any more.
+    /// `too-large` or `store-full`: none of it was taken, and the recording can only be dropped or handed over.
     pub fn append(&mut self, content: &[u8]) -> Result<(), Reason> {
         self.fill.append(content)
+    }
+
+    /// What lets others read along.
+    pub fn filled(&self) -> Filled {
+        self.fill.filled()
+    }
+
+    /// Goes on for those who read along, without storing.
+    pub fn hand_over(self) -> HandOver {
+        self.fill.hand_over()
     }
 
     /// Stores the complete response; `head` makes its head of the stored fields and the content's length.
     ///
     /// # Errors
     /// `purged`, `incomplete`, `store-full`.
-    pub fn finish(self, head: impl FnOnce(&Stored, u64) -> Bytes) -> Result<(), Reason> {
+    pub fn finish(self, head: impl FnOnce(&Stored, u64) -> Bytes) -> Result<Arc<Entry>, Reason> {
         let head = head(&self.stored, self.fill.bytes());
-        self.store.insert(&self.key, &self.resource, self.begun, self.stored, head, self.fill).map(|_| ())
+        self.store.insert(&self.key, &self.resource, self.begun, self.stored, head, self.fill)
     }
 }

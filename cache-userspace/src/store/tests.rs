@@ -306,3 +306,7 @@ fn handles_and_fills_may_cross_threads() {
     shared::<Variants>();
     sent::<Fill>();
 }
+
+mod freshening;
+mod parts;
+mod reading;

@@ -19,14 +19,13 @@ use crate::accept::{Acceptor, Taken};
 use crate::admin::{AdminServer, AdminState, Counters, Switch};
 use crate::clock;
 use crate::config::Limits;
-use crate::forward::Pool;
 use crate::identify::Workload;
 use crate::policy::{Profile, Rules};
 use crate::redirect::bypass::Bypass;
 use crate::redirect::cgroup::{Cgroup, CgroupError};
 use crate::redirect::heartbeat::{Heartbeat, Pulse};
 use crate::redirect::kernel::{Attachment, Kernel, KernelError, words};
-use crate::request::Path;
+use crate::request::{Parts, Path};
 use crate::route::Routes;
 use crate::store::{Store, StoreLimits};
 
@@ -142,19 +141,20 @@ impl Daemon {
         // One response may take half of the store: larger ones would push everything else out.
         let object_bytes_max = store_bytes / 2;
         let sockets = SocketMaker::start().map_err(AppError::Thread)?;
-        let path = Arc::new(Path {
+        let parts = Parts {
             routes: Routes::new(Rules { profile, object_bytes_max, ..Rules::default() }, switch.clone()),
             store: Store::new(StoreLimits {
                 bytes_max: store_bytes,
                 object_bytes_max,
                 variants_max: VARIANTS_MAX,
             }),
-            pool: Pool::new(sockets, &limits, counters.clone()),
+            sockets,
             bypass: Bypass::new(Some(kernel.clone()), &limits),
             counters,
-            limits,
+            stale_after: None,
             is_strict,
-        });
+        };
+        let path = Arc::new(Path::new(parts, limits));
         let shared = Arc::new(Shared {
             kernel: kernel.clone(),
             path,

@@ -12,8 +12,11 @@ use std::sync::Arc;
 
 pub use background::Background;
 use bytes::BytesMut;
+pub(crate) use landing::is_reset;
 pub use landing::{Body, Follow, Landing, Pump, Shared};
+use tokio::time::Instant;
 
+use crate::accept::netns::SocketMaker;
 use crate::admin::Counters;
 use crate::clock;
 use crate::config::Limits;
@@ -24,7 +27,7 @@ use crate::forward::{
 };
 use crate::http1::{Framing, RequestHead, ResponseHead, encode};
 use crate::identify::Workload;
-use crate::policy::{self, Decision, Eligibility, Now, RequestView, ResponseView};
+use crate::policy::{self, Decision, Eligibility, Miss, RequestView, ResponseView};
 use crate::redirect::bypass::Bypass;
 use crate::respond::{CacheStatus, Forwarded, Own, Response, Reused};
 use crate::route::{Route, Routes};
@@ -65,6 +68,24 @@ pub struct Path {
     pub is_strict: bool,
 }
 
+/// What a path is made of.
+pub struct Parts {
+    /// What is cached at all.
+    pub routes: Routes,
+    /// Stored responses.
+    pub store: Store,
+    /// Makes sockets in the workloads' namespaces.
+    pub sockets: SocketMaker,
+    /// Destinations to be left alone.
+    pub bypass: Bypass,
+    /// Figures.
+    pub counters: Arc<Counters>,
+    /// When a stored response is given instead of a late answer, where policy allows it.
+    pub stale_after: Option<StaleAfter>,
+    /// Malformed requests get 400 instead of a relay.
+    pub is_strict: bool,
+}
+
 /// One redirected connection, as far as its requests need to know it.
 pub struct Connection {
     /// Who is asking.
@@ -75,16 +96,18 @@ pub struct Connection {
     pub source: Option<IpAddr>,
     /// Tells connections apart.
     pub id: u64,
-    /// What all keys of its requests begin with.
-    places: policy::Places,
+    /// The workload's partition of the cache.
+    partition: Vec<u8>,
+    /// The identity of the destination in keys: the address itself. A name is only a claim of the client.
+    destination_identity: String,
 }
 
 impl Connection {
     /// A connection of `workload` to `destination`.
     pub fn new(workload: Arc<Workload>, destination: SocketAddr, source: Option<IpAddr>, id: u64) -> Self {
-        // The identity of the destination is the address itself. A name is only a claim of the client.
-        let places = policy::Places::new(&workload.partition(), destination.to_string().as_bytes());
-        Self { workload, destination, source, id, places }
+        let partition = workload.partition();
+        let destination_identity = destination.to_string();
+        Self { workload, destination, source, id, partition, destination_identity }
     }
 
     /// Which upstream connections may serve it.
@@ -99,16 +122,42 @@ impl Connection {
 
     /// The primary key of a request (RFC 9111 §2).
     fn key(&self, request: &RequestHead) -> Vec<u8> {
-        self.places.key(authority(request), &request.target)
+        let destination = self.destination_identity.as_bytes();
+        let mut key = Vec::with_capacity(self.partition.len() + destination.len() + request.target.len() + 96);
+        policy::key(&self.partition, destination, authority(request), &request.target, &mut key);
+        key
     }
 
     /// The name under which writes invalidate a target of the request's authority.
     fn resource(&self, request: &RequestHead, target: &[u8]) -> Vec<u8> {
-        self.places.resource(authority(request), target)
+        let mut resource = Vec::new();
+        let destination = self.destination_identity.as_bytes();
+        policy::resource(destination, authority(request), target, &mut resource);
+        resource
     }
 }
 
 impl Path {
+    /// The path with nothing on it yet.
+    pub fn new(parts: Parts, limits: Limits) -> Self {
+        let Parts { routes, store, sockets, bypass, counters, stale_after, is_strict } = parts;
+        Self {
+            routes,
+            store,
+            pool: Pool::new(sockets, &limits, counters.clone()),
+            flights: Arc::new(Flights::new(limits.collapse_followers_max)),
+            uncacheable: Uncacheable::default(),
+            turns: Arc::new(Turns::new(limits.origin_requests_max, limits.origin_turn_timeout)),
+            lateness: Lateness::default(),
+            stale_after,
+            background: Background::new(limits.background_max, counters.clone()),
+            bypass,
+            counters,
+            limits,
+            is_strict,
+        }
+    }
+
     /// Serves one request: from the store where policy allows it, else by the origin.
     ///
     /// # Errors
@@ -128,38 +177,35 @@ impl Path {
             return self.bypass(request, body, connection, reason.fwd(), reason.as_str()).await;
         }
         let key = connection.key(request);
+        let wait_until = Instant::now() + self.limits.collapse_timeout;
         for look in 1..=LOOKS_MAX {
             let found = LookUp::of(&self.store, &key);
             let now = clock::now();
             let (selected, miss) = match policy::decide(&view, found.candidates(), rules, now) {
                 Decision::Reuse { index, age, revalidate } => match found.entry(index, &self.store) {
                     Some(entry) => {
-                        let reused = match entry.stored.staleness(now) {
-                            stale if revalidate => {
-                                let ask = Ask::new(
-                                    request, connection, rules, &key, &found, Some(index), policy::Miss::Stale,
-                                );
-                                self.validate_in_background(ask);
-                                Reused::Stale { by: stale, detail: "stale-while-revalidate" }
-                            }
-                            _ => Reused::Hit,
-                        };
+                        if revalidate {
+                            let selected = Some(index);
+                            let ask = Ask::new(request, connection, rules, &key, &found, selected, Miss::Stale);
+                            self.validate_in_background(ask);
+                        }
+                        let reused = if revalidate { Reused::StaleWhileRevalidate } else { Reused::Hit };
                         return Ok(Response::stored(&view, entry, age, now, reused));
                     }
                     // Purged meanwhile.
-                    None => (None, policy::Miss::Stale),
+                    None => (None, Miss::Stale),
                 },
                 Decision::Unsatisfiable => return Ok(Response::Own(Own::GatewayTimeout("only-if-cached"))),
                 Decision::Validate { index, miss } => (Some(index), miss),
                 Decision::Forward(miss) => (None, miss),
             };
             let ask = Ask::new(request, connection, rules, &key, &found, selected, miss);
-            match self.fetch(ask, body, look < LOOKS_MAX).await? {
+            match self.fetch(ask, body, (look < LOOKS_MAX).then_some(wait_until)).await? {
                 Fetched::Response(response) => return Ok(response),
                 Fetched::LookAgain(client) => body = client,
             }
         }
-        self.bypass(request, body, connection, "miss", "collapse").await
+        self.bypass(request, body, connection, "miss", "look-again").await
     }
 
     /// Forwards a request that was not looked up; its answer is not stored.
@@ -171,11 +217,9 @@ impl Path {
         fwd: &'static str,
         detail: &'static str,
     ) -> Result<Response<'a>, ForwardError> {
-        let mut exchange = self
-            .exchange(request, body, connection)
-            .await
-            .inspect_err(|error| self.leave_alone(connection, error))?;
-        let answer = self.answer(&mut exchange, request, connection).await;
+        let taught = |error: &ForwardError| self.leave_alone(connection, error);
+        let mut exchange = self.exchange(request, body, connection).await.inspect_err(taught)?;
+        let answer = self.answer(&mut exchange, request, connection).await.inspect_err(taught);
         self.invalidate(request, connection, &answer);
         match answer? {
             Answer::Opaque => Ok(Response::Opaque(Box::new(exchange))),
@@ -222,7 +266,7 @@ impl Path {
     ) -> Result<Exchange<'a>, ForwardError> {
         let upstream = match self.pool.take(&connection.pool_key(), connection.id, purpose(request)) {
             Some(upstream) => upstream,
-            None => self.dial(connection).await?,
+            None => self.connect(connection).await?,
         };
         let mut head = BytesMut::new();
         encode::request_head(request, &mut head);
@@ -250,10 +294,7 @@ impl Path {
                     && (exchange.is_unsent() || (may_repeat && exchange.may_restart())) =>
             {
                 self.counters.upstream_retries.incr();
-                let upstream = self
-                    .dial(connection)
-                    .await
-                    .inspect_err(|error| self.leave_alone(connection, error))?;
+                let upstream = self.connect(connection).await?;
                 let mut head = BytesMut::new();
                 encode::request_head(request, &mut head);
                 exchange.restart(upstream, head.freeze());
@@ -263,11 +304,15 @@ impl Path {
         }
     }
 
-    /// Connects upstream.
+    /// Connects upstream for a relay; a destination that cannot be reached is left alone for a moment.
     ///
     /// # Errors
     /// `ForwardError::Dial`.
     pub async fn dial(&self, connection: &Connection) -> Result<Upstream, ForwardError> {
+        self.connect(connection).await.inspect_err(|error| self.leave_alone(connection, error))
+    }
+
+    async fn connect(&self, connection: &Connection) -> Result<Upstream, ForwardError> {
         self.pool.dial(&connection.workload.netns, &connection.pool_key()).await.map_err(|error| {
             self.counters.dial_errors.incr();
             tracing::debug!(%error, destination = %connection.destination, "cannot connect upstream");
@@ -276,8 +321,8 @@ impl Path {
     }
 
     /// Leaves a destination that cannot be reached alone for a moment, so that the application's retries see it as
-    /// it is.
-    pub fn leave_alone(&self, connection: &Connection, error: &ForwardError) {
+    /// it is. Not where something stored stands in for its answers.
+    fn leave_alone(&self, connection: &Connection, error: &ForwardError) {
         if matches!(error, ForwardError::Dial(_)) {
             self.bypass.unreachable(connection.workload.id, connection.destination);
         }
@@ -326,7 +371,6 @@ fn bind(exchange: &mut Exchange<'_>, request: &RequestHead, head: &ResponseHead)
 /// Whether an answer that has no content (RFC 9112 §6.3) has fields as if it had some: always possible with HEAD.
 fn announces_content(request: &RequestHead, head: &ResponseHead) -> bool {
     let has_length = head.fields.values("content-length").any(|length| length != b"0");
-    // A 304 tells the length that a 200 would have had (RFC 9110 §8.6); origins that send it send no content.
     &request.method[..] == b"HEAD" || has_length || head.fields.contains("transfer-encoding")
 }
 

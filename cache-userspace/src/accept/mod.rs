@@ -137,13 +137,8 @@ impl Acceptor {
             return None;
         }
         let destination = destination(&original);
-        Some(Connection {
-            partition: self.workload.partition(),
-            workload: self.workload.clone(),
-            destination,
-            source: source(peer.ip()),
-            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-        })
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        Some(Connection::new(self.workload.clone(), destination, source(peer.ip()), id))
     }
 }
 

@@ -179,6 +179,14 @@ counters! {
         upstream_retries: Counter,
         /// Connections to origins that failed.
         dial_errors: Counter,
+        /// Requests that waited for another client's answer in vain and went on alone.
+        collapse_timeouts: Counter,
+        /// Requests that went forward although their destination was busy with as many as it may get.
+        origin_turns_late: Counter,
+        /// Validations and fills that did not go on without a client because too many did already.
+        background_full: Counter,
+        /// Clients that were given up because they took nothing while others had to wait for them.
+        stragglers_dropped: Counter,
         /// Answers that broke off because their origin did.
         answers_broken_off: Counter,
         /// Responses put into the store.

@@ -25,6 +25,16 @@ pub struct Limits {
     pub upstream_login_idle: Duration,
     /// Idle upstream connections kept for one workload and destination; beyond it the oldest is closed.
     pub upstream_idle_per_destination_max: usize,
+    /// How long a request waits for the answer to another client's; then it goes on alone.
+    pub collapse_timeout: Duration,
+    /// Requests that may wait for, or read along with, one forward request; further ones go on alone.
+    pub collapse_followers_max: usize,
+    /// Requests that looked for a stored response and that one destination gets at a time; more wait for their turn.
+    pub origin_requests_max: usize,
+    /// How long they wait; then they go all the same.
+    pub origin_turn_timeout: Duration,
+    /// Fills and validations that go on without a client; further ones end with theirs.
+    pub background_max: usize,
     /// Time that open requests get to finish when the daemon ends.
     pub drain_timeout: Duration,
     /// Connections of one workload whose original destination waits to be read; beyond it they go direct.
@@ -52,6 +62,11 @@ impl Default for Limits {
             upstream_idle: Duration::from_secs(4),
             upstream_login_idle: Duration::from_secs(60),
             upstream_idle_per_destination_max: 64,
+            collapse_timeout: Duration::from_secs(5),
+            collapse_followers_max: 8192,
+            origin_requests_max: 1024,
+            origin_turn_timeout: Duration::from_secs(1),
+            background_max: 1024,
             drain_timeout: Duration::from_secs(5),
             original_dst_pending_max: 4096,
             bypass_min: Duration::from_secs(60),

@@ -16,7 +16,6 @@ use crate::admin::Outcome;
 use crate::forward::{ForwardError, RequestBody, Upstream};
 use crate::http1::RequestHead;
 use crate::request::{Connection, Path};
-use crate::respond::write::StoredPart;
 use crate::respond::{Own, Persistence, Response, write};
 use crate::route::Route;
 
@@ -26,7 +25,7 @@ pub struct Downstream {
     buffer: BytesMut,
     scanned: usize,
     path: Arc<Path>,
-    connection: Connection,
+    connection: Arc<Connection>,
 }
 
 /// What follows a served request.
@@ -51,6 +50,7 @@ impl After {
 impl Downstream {
     /// A connection with what was read of it so far.
     pub fn new(stream: TcpStream, buffer: BytesMut, path: Arc<Path>, connection: Connection) -> Self {
+        let connection = Arc::new(connection);
         Self { stream, buffer, scanned: 0, path, connection }
     }
 
@@ -89,20 +89,15 @@ impl Downstream {
         };
         path.counters.record(Path::outcome(&response));
         match response {
-            Response::Stored { entry, age, is_not_modified } => {
-                let part = match &request.method[..] {
-                    _ if is_not_modified => StoredPart::NotModified,
-                    b"HEAD" => StoredPart::Head,
-                    _ => StoredPart::Whole,
-                };
-                if part == StoredPart::Whole {
-                    path.counters.bytes_from_cache.add(entry.body_bytes);
-                }
-                After::answered(
-                    write::stored(&entry, age, persistence, part, &self.stream).await,
-                    persistence,
-                )
+            Response::Stored(stored) => {
+                let sent = write::stored(&stored, persistence, &path.counters, &self.stream).await;
+                After::answered(sent, persistence)
             }
+            Response::Shared(shared) => match write::shared(*shared, request, persistence, &path).await {
+                Ok(true) => After::Stay,
+                Ok(false) => After::Close,
+                Err(error) => broken_off(&path, &error),
+            },
             Response::Own(answer) => {
                 After::answered(write::own(answer, persistence, &self.stream).await, persistence)
             }
@@ -115,12 +110,7 @@ impl Downstream {
                         }
                         if sent.may_stay { After::Stay } else { After::Close }
                     }
-                    Err(write::SendError::Client) => After::Reset,
-                    Err(write::SendError::Upstream { error, needs_reset }) => {
-                        tracing::debug!(%error, "answer broke off");
-                        path.counters.answers_broken_off.incr();
-                        if needs_reset { After::Reset } else { After::Close }
-                    }
+                    Err(error) => broken_off(&path, &error),
                 }
             }
         }
@@ -130,6 +120,18 @@ impl Downstream {
     /// unread bytes would reset the connection and could take the answer with it (RFC 9112 §9.6).
     async fn close(mut self) {
         relay::linger(&self.stream, &mut self.buffer).await;
+    }
+}
+
+/// What an answer that was not sent whole means for its connection.
+fn broken_off(path: &Path, error: &write::SendError) -> After {
+    match error {
+        write::SendError::Client => After::Reset,
+        write::SendError::Upstream { error, needs_reset } => {
+            tracing::debug!(%error, "answer broke off");
+            path.counters.answers_broken_off.incr();
+            if *needs_reset { After::Reset } else { After::Close }
+        }
     }
 }
 

@@ -140,6 +140,12 @@ impl<A, L> Lead<A, L> {
         self.flight.followers.load(Ordering::Acquire) > 0
     }
 
+    /// A follower more, bounds or not: for one who leaves the lead to another task.
+    pub fn follower(&self) -> Follower<A, L> {
+        self.flight.followers.fetch_add(1, Ordering::AcqRel);
+        Follower { flight: self.flight.clone() }
+    }
+
     /// Lets nobody join any more; those who joined go on.
     pub fn close(&self) {
         self.flights.leave(&self.key, &self.flight);
@@ -166,6 +172,11 @@ impl<A, L> Follower<A, L> {
         }
         flight.followers.fetch_add(1, Ordering::AcqRel);
         Some(Self { flight: flight.clone() })
+    }
+
+    /// What the flight is about.
+    pub fn about(&self) -> &A {
+        &self.flight.about
     }
 
     /// Waits for the answer to land; `None` where it serves nobody else.

@@ -46,6 +46,7 @@ pub struct About {
 }
 
 /// A request that goes forward.
+#[derive(Clone)]
 pub(super) struct Ask {
     /// As the client sent it.
     pub(super) request: RequestHead,
@@ -88,13 +89,6 @@ impl Ask {
             selected,
             conditions,
         }
-    }
-
-    /// The same without conditions of ours: what they led to was about nothing that is stored.
-    pub(super) fn unconditional(mut self) -> Self {
-        self.conditions = None;
-        self.selected = None;
-        self
     }
 
     /// The stored response that would answer if it were fresh.

@@ -2,20 +2,470 @@
 //! stored, record what may be stored, fall back on what is stored where that is allowed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::ask::{About, Ask, candidate};
 use super::landing::{Landing, Pump, Shared};
-use super::{Path, answer_view, bind, purpose, view};
+use super::{Path, answer_view, bind, view};
 use crate::clock;
-use crate::forward::{
-    Answer, Exchange, Follower, ForwardError, Lead, Part, RequestBody, Turn, exchange::InFlight,
-};
+use crate::forward::{Answer, Exchange, Follower, ForwardError, Lead, Part, RequestBody, Turn};
 use crate::http1::{Framing, ResponseHead};
 use crate::policy::{self, Cause, Decision, Now, Reason, StaleVerdict};
 use crate::respond::write::not_stored;
-use crate::respond::{
-    CacheStatus, Forwarded, Own, Response, Reused, Role, SharedResponse, stored_head,
-};
+use crate::respond::{CacheStatus, Forwarded, Own, Response, Reused, Role, SharedResponse, reason_phrase, stored_head};
 use crate::store::{Entry, Place, Recording};
+
+/// What a fetch led to.
+pub(super) enum Fetched<'a> {
+    Response(Response<'a>),
+    /// What was waited for is of no use here: the request is to be looked up again.
+    LookAgain(RequestBody<'a>),
+}
+
+/// The leader's side of a flight.
+type Leading = Lead<About, Landing>;
+
+/// A request on its way, and what it holds until its answer is complete.
+struct Away<'a> {
+    exchange: Exchange<'a>,
+    lead: Option<Leading>,
+    turn: Option<Turn>,
+    requested_at: Now,
+}
+
+impl Path {
+    /// Gets the answer to a request that the store alone cannot answer.
+    ///
+    /// `wait_until`: how long another's answer may be waited for, if at all.
+    pub(super) async fn fetch<'a>(
+        self: &Arc<Self>,
+        ask: Ask,
+        body: RequestBody<'a>,
+        wait_until: Option<Instant>,
+    ) -> Result<Fetched<'a>, ForwardError> {
+        let until = wait_until.unwrap_or_else(Instant::now);
+        match self.part(&ask, wait_until.is_some()) {
+            Part::Alone => self.go(ask, None, body).await,
+            Part::Follow(follower) => self.follow(ask, &follower, body, until).await,
+            Part::Lead(lead) => match self.deadline(&ask) {
+                None => self.go(ask, Some(lead), body).await,
+                Some(deadline) => self.race(ask, lead, body, deadline, until).await,
+            },
+        }
+    }
+
+    /// Validates a stored response that was given while stale (RFC 5861 §3), unless somebody does already.
+    pub(super) fn validate_in_background(self: &Arc<Self>, ask: Ask) {
+        if let Part::Lead(lead) = self.part(&ask, true) {
+            self.go_unattended(ask, lead);
+        }
+    }
+
+    /// Whether the request leads, follows or goes alone.
+    fn part(self: &Arc<Self>, ask: &Ask, may_wait: bool) -> Part<About, Landing> {
+        if !may_wait || !ask.may_share() || self.uncacheable.knows(&ask.key, clock::boot()) {
+            return Part::Alone;
+        }
+        self.flights.enter(
+            &ask.key,
+            || ask.about(),
+            |about, landing| {
+                // Nobody joins what began before a purge or an unsafe request that concerns it.
+                self.store.is_current(&ask.resource, about.begun)
+                    && match landing {
+                        Some(Landing::Recorded(shared)) => is_for(ask, shared),
+                        Some(_) => true,
+                        None => ask.may_match(&about.fields),
+                    }
+            },
+        )
+    }
+
+    /// Waits for another's answer.
+    async fn follow<'a>(
+        self: &Arc<Self>,
+        ask: Ask,
+        follower: &Follower<About, Landing>,
+        mut body: RequestBody<'a>,
+        until: Instant,
+    ) -> Result<Fetched<'a>, ForwardError> {
+        let landing = tokio::select! {
+            biased;
+            landing = timeout_at(until, follower.landed()) => landing,
+            gone = client_gone(&mut body) => return Err(gone),
+        };
+        let Ok(landing) = landing else {
+            self.counters.collapse_timeouts.incr();
+            return self.go(ask, None, body).await;
+        };
+        let now = clock::now();
+        match landing.as_deref() {
+            Some(Landing::Recorded(shared)) if self.is_usable(&ask, follower, shared) => {
+                if let Some(follow) = shared.follow() {
+                    let role = Role::Follower(ask.miss, shared.stored.age(now));
+                    let is_not_modified =
+                        policy::is_not_modified(&view(&ask.request), &shared.stored, now.wall);
+                    let shared = SharedResponse { follow, role, is_not_modified, body, pump: None };
+                    return Ok(Fetched::Response(Response::Shared(Box::new(shared))));
+                }
+            }
+            Some(Landing::Confirmed(entry)) if self.store.alive(entry) => {
+                let decision = policy::decide(
+                    &view(&ask.request),
+                    std::iter::once(candidate(entry)),
+                    &ask.rules,
+                    now,
+                );
+                if let Decision::Reuse { age, revalidate: false, .. } = decision {
+                    let reused = Reused::Collapsed { miss: ask.miss };
+                    let entry = entry.clone();
+                    return Ok(Fetched::Response(Response::stored(
+                        &view(&ask.request), entry, age, now, reused,
+                    )));
+                }
+            }
+            Some(Landing::Failed(cause)) => {
+                if let Some(response) = self.stale(&ask, *cause) {
+                    return Ok(Fetched::Response(response));
+                }
+                return self.go(ask, None, body).await;
+            }
+            _ => {}
+        }
+        Ok(Fetched::LookAgain(body))
+    }
+
+    /// Whether an answer that is being recorded may serve a follower: nothing concerned it since it began, and
+    /// policy lets it answer this request, by Vary, credentials and freshness.
+    fn is_usable(&self, ask: &Ask, follower: &Follower<About, Landing>, shared: &Shared) -> bool {
+        self.store.is_current(&ask.resource, follower.about().begun) && is_for(ask, shared)
+    }
+
+    /// How long the origin may take before policy prefers what is stored.
+    fn deadline(&self, ask: &Ask) -> Option<Duration> {
+        let stale_after = self.stale_after?;
+        let stored = &ask.selected()?.stored;
+        let verdict = policy::stale(&view(&ask.request), stored, &ask.rules, clock::now(), Cause::Late);
+        let StaleVerdict::Reuse { .. } = verdict else { return None };
+        self.lateness.deadline(ask.connection.destination_in_netns(), stale_after)
+    }
+
+    /// Goes forward, unattended; answers with what is stored if that takes longer than `deadline`.
+    async fn race<'a>(
+        self: &Arc<Self>,
+        ask: Ask,
+        lead: Leading,
+        mut body: RequestBody<'a>,
+        deadline: Duration,
+        until: Instant,
+    ) -> Result<Fetched<'a>, ForwardError> {
+        let follower = lead.follower();
+        self.go_unattended(ask.clone(), lead);
+        let landing = tokio::select! {
+            biased;
+            _ = follower.landed() => true,
+            () = sleep(deadline) => false,
+            gone = client_gone(&mut body) => return Err(gone),
+        };
+        if !landing && let Some(response) = self.stale(&ask, Cause::Late) {
+            return Ok(Fetched::Response(response));
+        }
+        self.follow(ask, &follower, body, until).await
+    }
+
+    /// Goes forward without a client; others may join.
+    fn go_unattended(self: &Arc<Self>, ask: Ask, lead: Leading) {
+        let path = self.clone();
+        self.background.run(async move {
+            if let Ok(fetched) = path.go(ask, Some(lead), RequestBody::of_nobody()).await {
+                attend(fetched).await;
+            }
+        });
+    }
+
+    /// Goes forward oneself.
+    async fn go<'a>(
+        self: &Arc<Self>,
+        ask: Ask,
+        lead: Option<Leading>,
+        body: RequestBody<'a>,
+    ) -> Result<Fetched<'a>, ForwardError> {
+        let destination = ask.connection.destination_in_netns();
+        let turn = self.turns.take(destination).await;
+        if turn.is_none() {
+            self.counters.origin_turns_late.incr();
+        }
+        let requested_at = clock::now();
+        let request = ask.forwarded();
+        let exchange = match self.exchange(&request, body, &ask.connection).await {
+            Ok(exchange) => exchange,
+            Err(error) => return self.failed(&ask, lead, error),
+        };
+        let mut away = Away { exchange, lead, turn, requested_at };
+        let answer = self.answer(&mut away.exchange, &request, &ask.connection).await;
+        if matches!(answer, Err(ForwardError::ClientGone))
+            && away.lead.as_ref().is_some_and(Lead::has_followers)
+        {
+            self.go_on_unattended(ask, away);
+            return Err(ForwardError::ClientGone);
+        }
+        self.answered(ask, away, answer)
+    }
+
+    /// Goes on waiting for an answer whose client left, for those who wait for it too.
+    fn go_on_unattended(self: &Arc<Self>, ask: Ask, away: Away<'_>) {
+        let Away { exchange, lead, turn, requested_at } = away;
+        let (exchange, _) = exchange.with_body(RequestBody::of_nobody());
+        let mut away = Away { exchange, lead, turn, requested_at };
+        let path = self.clone();
+        self.background.run(async move {
+            let request = ask.forwarded();
+            let answer = path.answer(&mut away.exchange, &request, &ask.connection).await;
+            if let Ok(fetched) = path.answered(ask, away, answer) {
+                attend(fetched).await;
+            }
+        });
+    }
+
+    /// What becomes of a request that got no answer (RFC 9111 §4.2.4).
+    fn failed<'a>(
+        &self,
+        ask: &Ask,
+        lead: Option<Leading>,
+        error: ForwardError,
+    ) -> Result<Fetched<'a>, ForwardError> {
+        if matches!(error, ForwardError::ClientGone | ForwardError::BadContent(_)) {
+            return Err(error);
+        }
+        if let Some(lead) = lead {
+            lead.land(Arc::new(Landing::Failed(Cause::Disconnected)));
+        }
+        tracing::debug!(%error, "no answer");
+        match self.stale(ask, Cause::Disconnected) {
+            Some(response) => Ok(Fetched::Response(response)),
+            None => {
+                self.leave_alone(&ask.connection, &error);
+                Err(error)
+            }
+        }
+    }
+
+    /// What is stored, instead of an answer that failed so, where policy allows it; or our 504 where it demands it.
+    fn stale<'a>(&self, ask: &Ask, cause: Cause) -> Option<Response<'a>> {
+        let entry = ask.selected().filter(|entry| self.store.alive(entry))?;
+        let now = clock::now();
+        match policy::stale(&view(&ask.request), &entry.stored, &ask.rules, now, cause) {
+            StaleVerdict::Reuse { age } => {
+                let reused = Reused::StaleInstead { miss: ask.miss, cause };
+                Some(Response::stored(&view(&ask.request), entry.clone(), age, now, reused))
+            }
+            StaleVerdict::GatewayTimeout => Some(Response::Own(Own::GatewayTimeout("must-revalidate"))),
+            StaleVerdict::Pass => None,
+        }
+    }
+
+    /// Takes up the origin's answer.
+    fn answered<'a>(
+        self: &Arc<Self>,
+        ask: Ask,
+        away: Away<'a>,
+        answer: Result<Answer, ForwardError>,
+    ) -> Result<Fetched<'a>, ForwardError> {
+        let received_at = clock::now();
+        let head = match answer {
+            Err(error) => return self.failed(&ask, away.lead, error),
+            Ok(Answer::Opaque) => {
+                return Ok(Fetched::Response(Response::Opaque(Box::new(away.exchange))));
+            }
+            Ok(Answer::Head(head)) => *head,
+        };
+        let took = received_at.boot.saturating_sub(away.requested_at.boot);
+        self.lateness.note(ask.connection.destination_in_netns(), took);
+        if head.status == 304 && ask.conditions.is_some() {
+            return Ok(self.confirmed(ask, away, head, received_at));
+        }
+        if matches!(head.status, 500 | 502 | 503 | 504)
+            && let Some(response) = self.stale(&ask, Cause::Error(head.status))
+        {
+            if let Some(lead) = &away.lead {
+                lead.land(Arc::new(Landing::Failed(Cause::Error(head.status))));
+            }
+            return Ok(Fetched::Response(response));
+        }
+        Ok(Fetched::Response(self.received(ask, away, head, received_at)))
+    }
+
+    /// A 304: the stored responses that it is about are updated and one of them is the answer (RFC 9111 §4.3.3).
+    fn confirmed<'a>(
+        self: &Arc<Self>,
+        ask: Ask,
+        mut away: Away<'a>,
+        head: ResponseHead,
+        received_at: Now,
+    ) -> Fetched<'a> {
+        let is_impersonal = bind(&mut away.exchange, &ask.request, &head);
+        let stored = ask.variants.iter().map(|entry| &entry.stored);
+        let updated = policy::freshen(
+            &view(&ask.request),
+            stored,
+            &answer_view(&head),
+            &ask.rules,
+            away.requested_at,
+            received_at,
+        );
+        let mut confirmed: Option<Arc<Entry>> = None;
+        for (index, stored) in updated {
+            let Some(old) = ask.variants.get(index) else { continue };
+            let new_head = stored_head(&stored, reason_phrase(&old.head), old.body_bytes);
+            match self.store.freshen(&ask.key, old, stored, new_head) {
+                Ok(entry) if confirmed.is_none() || ask.selected == Some(index) => confirmed = Some(entry),
+                Ok(_) => {}
+                Err(reason) => not_stored(reason, &self.counters),
+            }
+        }
+        let Some(entry) = confirmed.filter(|_| is_impersonal) else {
+            return self.not_confirmed(ask, away, head);
+        };
+        self.uncacheable.note(&ask.key, false, received_at.boot);
+        if let Some(lead) = away.lead.take() {
+            lead.land(Arc::new(Landing::Confirmed(entry.clone())));
+        }
+        self.keep(&ask, away.exchange);
+        let age = entry.stored.age(received_at);
+        let reused = Reused::Revalidated { miss: ask.miss };
+        Fetched::Response(Response::stored(&view(&ask.request), entry, age, received_at, reused))
+    }
+
+    /// A 304 about nothing that is stored: the client's own condition was met, or the origin must be asked without
+    /// conditions of ours.
+    fn not_confirmed<'a>(self: &Arc<Self>, ask: Ask, away: Away<'a>, head: ResponseHead) -> Fetched<'a> {
+        let Away { exchange, turn, .. } = away;
+        if policy::names_what_client_has(&ask.request.fields, &head.fields) {
+            let status = CacheStatus { fwd: ask.miss.as_str(), fwd_status: Some(304), ..CacheStatus::default() };
+            return Fetched::Response(Response::Forwarded(Box::new(Forwarded {
+                head, exchange, status, turn,
+            })));
+        }
+        // What the origin does not confirm is not offered again.
+        self.store.invalidate(&ask.resource);
+        let (exchange, body) = exchange.with_body(RequestBody::of_nobody());
+        self.keep(&ask, exchange);
+        Fetched::LookAgain(body)
+    }
+
+    /// A whole answer: recorded where it may be stored, else passed on.
+    fn received<'a>(
+        self: &Arc<Self>,
+        ask: Ask,
+        away: Away<'a>,
+        head: ResponseHead,
+        received_at: Now,
+    ) -> Response<'a> {
+        let Away { mut exchange, lead, turn, requested_at } = away;
+        let is_impersonal = bind(&mut exchange, &ask.request, &head);
+        let response = answer_view(&head);
+        let request = view(&ask.request);
+        let expected = match head.framing {
+            Framing::Length(bytes) => Some(bytes),
+            Framing::Empty => Some(0),
+            _ => None,
+        };
+        let recording = policy::store(&request, &response, &ask.rules, requested_at, received_at)
+            .and_then(|stored| if is_impersonal { Ok(stored) } else { Err(Reason::Connection) })
+            .and_then(|stored| {
+                let place =
+                    Place { key: ask.key.clone(), resource: ask.resource.clone(), begun: ask.begun };
+                Recording::begin(&self.store, place, stored.clone(), expected)
+                    .map(|recording| (recording, stored))
+            });
+        if ask.is_get() {
+            self.uncacheable.note(&ask.key, recording.is_err(), received_at.boot);
+        }
+        let (recording, stored) = match recording {
+            Ok(recorded) => recorded,
+            Err(reason) => {
+                not_stored(reason, &self.counters);
+                self.replaced(&ask, &head, requested_at, received_at);
+                let status =
+                    CacheStatus { fwd: ask.miss.as_str(), detail: Some(reason.as_str()), ..CacheStatus::default() };
+                return Response::Forwarded(Box::new(Forwarded { head, exchange, status, turn }));
+            }
+        };
+        let shared = Shared::new(head, stored, recording.filled());
+        let follow = shared.follow();
+        if let Some(lead) = &lead {
+            lead.land(Arc::new(Landing::Recorded(shared.clone())));
+        }
+        let (exchange, body) = exchange.with_body(RequestBody::of_nobody());
+        let connection = ask.connection.clone();
+        let pump = Pump::new(self.clone(), connection, exchange, recording, shared, lead, turn);
+        let role = Role::Leader(ask.miss);
+        let response = SharedResponse { follow, role, is_not_modified: false, body, pump: Some(Box::new(pump)) };
+        Response::Shared(Box::new(response))
+    }
+
+    /// What an answer that is not stored does to what is: a HEAD updates it (RFC 9111 §4.3.5); any other final answer
+    /// says that the origin would not give it now.
+    fn replaced(&self, ask: &Ask, head: &ResponseHead, requested_at: Now, received_at: Now) {
+        if ask.variants.is_empty() {
+            return;
+        }
+        if ask.is_get() {
+            if ask.selected.is_some() && head.status < 500 && head.status != 304 && head.status != 206 {
+                self.store.invalidate(&ask.resource);
+            }
+            return;
+        }
+        let updated = policy::update_by_head(
+            &view(&ask.request),
+            ask.variants.iter().map(|entry| candidate(entry)),
+            &answer_view(head),
+            &ask.rules,
+            requested_at,
+            received_at,
+        );
+        for (index, stored) in updated {
+            let Some(old) = ask.variants.get(index) else { continue };
+            let new_head = stored_head(&stored, reason_phrase(&old.head), old.body_bytes);
+            if let Err(reason) = self.store.freshen(&ask.key, old, stored, new_head) {
+                not_stored(reason, &self.counters);
+            }
+        }
+    }
+
+    /// Keeps the upstream connection of an answer that had no content.
+    fn keep(&self, ask: &Ask, exchange: Exchange<'_>) {
+        if let Some(upstream) = exchange.into_reusable() {
+            self.pool.put(ask.connection.pool_key(), ask.connection.id, upstream);
+        }
+    }
+}
+
+/// Whether policy lets an answer that is being recorded answer another request.
+fn is_for(ask: &Ask, shared: &Shared) -> bool {
+    let candidate = policy::Candidate { stored: &shared.stored, content_bytes: 0 };
+    let decision =
+        policy::decide(&view(&ask.request), std::iter::once(candidate), &ask.rules, clock::now());
+    matches!(decision, Decision::Reuse { revalidate: false, .. })
+}
+
+/// Waits until the client is gone; its end alone is not its departure.
+async fn client_gone(body: &mut RequestBody<'_>) -> ForwardError {
+    loop {
+        if body.watch().await.is_err() {
+            return ForwardError::ClientGone;
+        }
+    }
+}
+
+/// Sees an answer through that has no client.
+async fn attend(fetched: Fetched<'static>) {
+    if let Fetched::Response(Response::Shared(shared)) = fetched
+        && let Some(pump) = shared.pump
+    {
+        drop(shared.follow);
+        pump.detached().run().await;
+    }
+}

@@ -17,7 +17,7 @@ use crate::http1::{Fields, Framing, ResponseHead};
 use crate::policy::{Cause, Reason, Stored};
 use crate::respond::stored_head;
 use crate::respond::write::not_stored;
-use crate::store::{Entry, Filled, HandOver, Reader, Recording};
+use crate::store::{Entry, Filled, HandOver, Read, Reader, Recording};
 
 /// How long an origin may be silent within an answer that nobody waits for.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
@@ -53,7 +53,8 @@ pub struct Shared {
 /// One reader's way through an answer that is being recorded.
 pub struct Follow {
     shared: Arc<Shared>,
-    reader: Reader,
+    /// There until the drop.
+    reader: Option<Reader>,
 }
 
 /// What a reader finds.
@@ -89,7 +90,12 @@ impl Shared {
     pub(super) fn follow(self: &Arc<Self>) -> Option<Follow> {
         let reader = self.filled.reader()?;
         self.readers.fetch_add(1, Ordering::AcqRel);
-        Some(Follow { shared: self.clone(), reader })
+        Some(Follow { shared: self.clone(), reader: Some(reader) })
+    }
+
+    /// Notes that its client is gone: from here on the origin's silence has a limit.
+    pub fn detach(&self) {
+        self.is_detached.store(true, Ordering::Release);
     }
 
     /// The answer's trailer fields, once it is complete.
@@ -97,10 +103,6 @@ impl Shared {
         self.trailers.get()
     }
 
-    /// Notes that its client is gone: from here on the origin's silence has a limit.
-    pub fn detach(&self) {
-        self.is_detached.store(true, Ordering::Release);
-    }
 }
 
 impl Follow {
@@ -111,8 +113,7 @@ impl Follow {
 
     /// Takes bytes that are here already, at most `bytes_max`.
     pub fn ready(&mut self, bytes_max: usize) -> Option<Body> {
-        use crate::store::Read;
-        match self.reader.read(bytes_max) {
+        match self.reader.as_mut().map_or(Read::Failed, |reader| reader.read(bytes_max)) {
             Read::Data(data) => {
                 self.shared.taken.notify_waiters();
                 Some(Body::Data(data))
@@ -146,8 +147,9 @@ impl Follow {
 
 impl Drop for Follow {
     fn drop(&mut self) {
+        // Before the others are told: they look whether it has made room.
+        drop(self.reader.take());
         self.shared.readers.fetch_sub(1, Ordering::AcqRel);
-        // The store's reader is dropped after this; whoever waits for room looks again then, or a moment later.
         self.shared.taken.notify_waiters();
     }
 }
@@ -185,6 +187,17 @@ impl Pump {
     ) -> Self {
         let sink = Sink::Store(recording);
         Self { path, connection, exchange: Some(exchange), sink, shared, lead, _turn: turn }
+    }
+
+    /// What tells the pump that its client is gone.
+    pub fn shared(&self) -> Arc<Shared> {
+        self.shared.clone()
+    }
+
+    /// The same, without a client.
+    pub(super) fn detached(self) -> Self {
+        self.shared.detach();
+        self
     }
 
     /// Moves the whole answer.

@@ -10,7 +10,7 @@ impl Path {
         match response {
             Response::Stored(stored) => match stored.reused {
                 Reused::Hit => Outcome::Hit,
-                Reused::Stale { .. } | Reused::StaleInstead { .. } => Outcome::Stale,
+                Reused::StaleWhileRevalidate | Reused::StaleInstead { .. } => Outcome::Stale,
                 Reused::Revalidated { .. } => Outcome::Revalidated,
                 Reused::Collapsed { .. } => Outcome::Collapsed,
             },

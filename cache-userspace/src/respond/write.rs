@@ -2,24 +2,27 @@
 //! the client's pace leaves waiting.
 
 use std::io;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::{
-    Forwarded, Own, Persistence, client_framing, forwarded_head, hit_fields, not_modified_head, own_answer,
-    stored_head,
+    Forwarded, Own, Part, Persistence, Reused, Role, SharedResponse, StoredResponse, client_framing,
+    forwarded_head, not_modified_head, own_answer, reuse_fields, shared_head,
 };
 use crate::admin::Counters;
-use crate::forward::{ForwardError, Upstream};
-use crate::http1::body::BodyFault;
+use crate::forward::{ForwardError, RequestBody, Upstream};
 use crate::http1::{Framing, RequestHead, encode};
 use crate::policy::Reason;
-use crate::store::{Entry, Recording};
+use crate::request::{Body, Follow, Path, is_reset};
 use crate::stream::WriteQueue;
 
 /// How many bytes may wait for the client before upstream is read on.
 const WAITING_BYTES_MAX: usize = 256 * 1024;
+/// How long a client may take nothing while others wait for it.
+const STRAGGLER_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a forwarded answer left behind.
 pub struct Sent {
@@ -46,40 +49,162 @@ pub enum SendError {
     },
 }
 
-/// What of a stored response is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StoredPart {
-    /// All of it.
-    Whole,
-    /// Its head, to a HEAD request.
-    Head,
-    /// A 304, to a client that has it already.
-    NotModified,
-}
-
 /// Sends a stored response, or a part of it.
 ///
 /// # Errors
 /// Those of send(2).
 pub async fn stored(
-    entry: &Entry,
-    age: std::time::Duration,
+    response: &StoredResponse,
     persistence: Persistence,
-    part: StoredPart,
+    counters: &Counters,
     client: &TcpStream,
 ) -> io::Result<()> {
+    let StoredResponse { entry, age, part, reused } = response;
     let mut queue = WriteQueue::default();
     queue.push(match part {
-        StoredPart::NotModified => not_modified_head(&entry.stored),
-        StoredPart::Whole | StoredPart::Head => entry.head.clone(),
+        Part::NotModified => not_modified_head(&entry.stored),
+        Part::Ranges(partial) => partial.head.clone(),
+        Part::Whole | Part::Head => entry.head.clone(),
     });
-    queue.push(hit_fields(age, persistence).freeze());
-    if part == StoredPart::Whole {
-        for segment in &entry.body {
-            queue.push(segment.clone());
+    queue.push(reuse_fields(&entry.stored, *age, *reused, persistence).freeze());
+    let head_bytes = queue.len();
+    match part {
+        Part::Whole => entry.body.iter().for_each(|segment| queue.push(segment.clone())),
+        Part::Ranges(partial) => {
+            let first = entry.stored.part.map_or(0, |part| part.first);
+            partial.content(&entry.body, first).for_each(|piece| queue.push(piece));
+        }
+        Part::Head | Part::NotModified => {}
+    }
+    counters.bytes_from_cache.add((queue.len() - head_bytes) as u64);
+    queue.flush(client).await
+}
+
+/// Sends an answer that is being recorded, as it comes, and moves it where this client caused it. Without this client
+/// it goes on in the background.
+///
+/// Returns whether the client's connection may stay open.
+///
+/// # Errors
+/// `SendError`; the client's connection is of no further use then.
+pub async fn shared(
+    response: SharedResponse<'_>,
+    request: &RequestHead,
+    persistence: Persistence,
+    path: &Path,
+) -> Result<bool, SendError> {
+    let SharedResponse { follow, role, is_not_modified, mut body, pump } = response;
+    let follow = follow.ok_or(SendError::Client)?;
+    let Some(pump) = pump else {
+        return read_along(follow, role, is_not_modified, &mut body, request, persistence, &path.counters)
+            .await;
+    };
+    let shared = pump.shared();
+    let mut moved = Some(Box::pin(pump.run()));
+    let reading = read_along(follow, role, is_not_modified, &mut body, request, persistence, &path.counters);
+    tokio::pin!(reading);
+    loop {
+        tokio::select! {
+            // The store first: the client's next request finds the answer there.
+            biased;
+            () = async { if let Some(moving) = &mut moved { moving.await } }, if moved.is_some() => moved = None,
+            sent = &mut reading => {
+                if let Some(moving) = moved {
+                    shared.detach();
+                    path.background.run(moving);
+                }
+                return sent;
+            }
         }
     }
-    queue.flush(client).await
+}
+
+async fn read_along(
+    mut follow: Follow,
+    role: Role,
+    is_not_modified: bool,
+    body: &mut RequestBody<'_>,
+    request: &RequestHead,
+    persistence: Persistence,
+    counters: &Counters,
+) -> Result<bool, SendError> {
+    let client = body.stream().ok_or(SendError::Client)?;
+    let answer = follow.shared().clone();
+    let mut queue = WriteQueue::default();
+    if let (true, Role::Follower(miss, age)) = (is_not_modified, role) {
+        queue.push(not_modified_head(&answer.stored));
+        let reused = Reused::Collapsed { miss };
+        queue.push(reuse_fields(&answer.stored, age, reused, persistence).freeze());
+        queue.flush(client).await.map_err(|_| SendError::Client)?;
+        return Ok(persistence != Persistence::Closes);
+    }
+    let framing = client_framing(&answer.head, request);
+    let persistence = if framing == Framing::UntilClose { Persistence::Closes } else { persistence };
+    let mut head = BytesMut::with_capacity(answer.head.raw.len() + 128);
+    shared_head(&answer, role, framing, persistence, &mut head);
+    queue.push(head.freeze());
+    loop {
+        let piece = match follow.ready(WAITING_BYTES_MAX) {
+            Some(piece) => piece,
+            None => {
+                flush(&mut queue, client, &follow, counters).await?;
+                tokio::select! {
+                    piece = follow.next(WAITING_BYTES_MAX) => piece,
+                    gone = gone(body) => return Err(gone),
+                }
+            }
+        };
+        match piece {
+            Body::Data(data) => {
+                if matches!(role, Role::Follower(..)) {
+                    counters.bytes_from_cache.add(data.len() as u64);
+                }
+                push(&mut queue, data, framing);
+                if queue.len() >= WAITING_BYTES_MAX {
+                    flush(&mut queue, client, &follow, counters).await?;
+                }
+            }
+            Body::End => break,
+            Body::Failed { needs_reset } => {
+                // What came before the fault is the client's all the same.
+                flush(&mut queue, client, &follow, counters).await?;
+                return Err(SendError::Upstream { error: ForwardError::Closed, needs_reset });
+            }
+        }
+    }
+    if framing == Framing::Chunked {
+        let trailers = answer.trailers().filter(|_| encode::accepts_trailers(request));
+        queue.push(encode::chunked_end(trailers));
+    }
+    queue.flush(client).await.map_err(|_| SendError::Client)?;
+    Ok(persistence != Persistence::Closes)
+}
+
+/// Writes what waits for the client. One that takes nothing while others have to wait for it is given up after a time
+/// that usual servers grant as well.
+async fn flush(
+    queue: &mut WriteQueue,
+    client: &TcpStream,
+    follow: &Follow,
+    counters: &Counters,
+) -> Result<(), SendError> {
+    while !queue.is_empty() {
+        match timeout(STRAGGLER_PATIENCE, queue.write_some(client)).await {
+            Ok(written) => written.map_err(|_| SendError::Client)?,
+            Err(_) if follow.holds_others_up() => {
+                counters.stragglers_dropped.incr();
+                return Err(SendError::Client);
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Waits until the client is gone; its end alone is not its departure.
+async fn gone(body: &mut RequestBody<'_>) -> SendError {
+    while body.watch().await.is_ok() {}
+    SendError::Client
 }
 
 /// Sends an answer of ours.
@@ -92,7 +217,7 @@ pub async fn own(answer: Own, persistence: Persistence, client: &TcpStream) -> i
     queue.flush(client).await
 }
 
-/// Sends the origin's answer, recording it on the way where it is to be stored.
+/// Sends the origin's answer to the only client that gets it.
 ///
 /// # Errors
 /// `SendError`; the client's connection is of no further use then.
@@ -102,7 +227,7 @@ pub async fn forwarded(
     persistence: Persistence,
     counters: &Counters,
 ) -> Result<Sent, SendError> {
-    let Forwarded { head, mut exchange, status, mut recording } = response;
+    let Forwarded { head, mut exchange, status, turn: _turn } = response;
     let framing = client_framing(&head, request);
     let persistence = if framing == Framing::UntilClose { Persistence::Closes } else { persistence };
     let mut out = BytesMut::with_capacity(head.raw.len() + 128);
@@ -129,7 +254,6 @@ pub async fn forwarded(
                 }
             };
             counters.bytes_from_origin.add(data.len() as u64);
-            record(&mut recording, &data, counters);
             push(&mut queue, data, framing);
             if queue.len() >= WAITING_BYTES_MAX {
                 exchange.deliver(&mut queue).await.map_err(broken)?;
@@ -141,12 +265,6 @@ pub async fn forwarded(
         exchange.deliver(&mut queue).await.map_err(broken)?;
         exchange.more().await.map_err(broken)?;
     }
-    // Stored before the last bytes leave: the client's next request finds it.
-    match (recording, exchange.trailers()) {
-        (Some(recording), None) => finish(recording, &head.reason, counters),
-        (Some(_), Some(_)) => not_stored(Reason::Trailers, counters),
-        (None, _) => {}
-    }
     if framing == Framing::Chunked {
         let trailers = exchange.trailers().filter(|_| encode::accepts_trailers(request));
         queue.push(encode::chunked_end(trailers));
@@ -156,11 +274,6 @@ pub async fn forwarded(
     Ok(Sent { upstream: exchange.into_reusable(), may_stay })
 }
 
-fn is_reset(error: &ForwardError) -> bool {
-    let ForwardError::Broken(error) = error else { return false };
-    error.get_ref().is_none_or(|inner| !inner.is::<BodyFault>())
-}
-
 fn push(queue: &mut WriteQueue, data: Bytes, framing: Framing) {
     if framing == Framing::Chunked {
         queue.push(encode::chunk_start(data.len()));
@@ -168,20 +281,6 @@ fn push(queue: &mut WriteQueue, data: Bytes, framing: Framing) {
         queue.push(Bytes::from_static(b"\r\n"));
     } else {
         queue.push(data);
-    }
-}
-
-fn record(recording: &mut Option<Recording>, data: &[u8], counters: &Counters) {
-    if let Some(Err(reason)) = recording.as_mut().map(|recording| recording.append(data)) {
-        *recording = None;
-        not_stored(reason, counters);
-    }
-}
-
-fn finish(recording: Recording, reason: &[u8], counters: &Counters) {
-    match recording.finish(|stored, bytes| stored_head(stored, reason, bytes)) {
-        Ok(_) => counters.stored.incr(),
-        Err(reason) => not_stored(reason, counters),
     }
 }
 

@@ -11,21 +11,21 @@ use crate::policy::Rules;
 #[derive(Clone, Copy, Debug)]
 pub enum Route<'a> {
     /// It may be answered from the store, by these rules.
-    Cache(&'a Rules),
+    Cache(&'a Arc<Rules>),
     /// It is only forwarded; the word says why (RFC 9211 `detail`).
     Bypass(&'static str),
 }
 
 /// Finds the route of a request.
 pub struct Routes {
-    rules: Rules,
+    rules: Arc<Rules>,
     switch: Arc<Switch>,
 }
 
 impl Routes {
     /// The same rules for every destination, while the switch is on.
     pub fn new(rules: Rules, switch: Arc<Switch>) -> Self {
-        Self { rules, switch }
+        Self { rules: Arc::new(rules), switch }
     }
 
     /// The route of the next request.

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test states what it expects by unwrapping it")]
 
 mod bounds;
+mod collapse;
 mod full_duplex;
 mod garbage;
 mod login;
@@ -14,7 +15,10 @@ mod path;
 mod pool;
 mod properties;
 mod random;
+mod ranges;
 mod refusals;
 mod simulated;
 mod sniff;
+mod stale;
 mod truncation;
+mod validation;

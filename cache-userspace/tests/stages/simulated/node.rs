@@ -9,11 +9,11 @@ use sidestep::accept::netns::{Netns, SocketMaker};
 use sidestep::accept::sniff;
 use sidestep::admin::{Counters, Figures, Switch};
 use sidestep::config::Limits;
-use sidestep::forward::Pool;
+use sidestep::forward::StaleAfter;
 use sidestep::identify::Workload;
 use sidestep::policy::Rules;
 use sidestep::redirect::bypass::Bypass;
-use sidestep::request::{Connection, Path};
+use sidestep::request::{Connection, Parts, Path};
 use sidestep::route::Routes;
 use sidestep::store::{Store, StoreLimits};
 use tokio::net::TcpSocket;
@@ -42,28 +42,45 @@ impl Node {
 
     /// One with limits of the test's own.
     pub(crate) fn with(origin: &Origin, limits: Limits) -> Self {
-        Self::of(origin.address(), limits, false)
+        Self::of(origin.address(), limits, false, Rules::default(), None)
     }
 
     /// One that refuses what is not well-formed.
     pub(crate) fn strict(origin: &Origin) -> Self {
-        Self::of(origin.address(), Limits::default(), true)
+        Self::of(origin.address(), Limits::default(), true, Rules::default(), None)
     }
 
-    fn of(destination: SocketAddr, limits: Limits, is_strict: bool) -> Self {
+    /// One with rules of the test's own.
+    pub(crate) fn by(rules: Rules, origin: &Origin) -> Self {
+        Self::of(origin.address(), Limits::default(), false, rules, None)
+    }
+
+    /// One that does not wait for late answers.
+    pub(crate) fn impatient(stale_after: StaleAfter, rules: Rules, origin: &Origin) -> Self {
+        Self::of(origin.address(), Limits::default(), false, rules, Some(stale_after))
+    }
+
+    fn of(
+        destination: SocketAddr,
+        limits: Limits,
+        is_strict: bool,
+        rules: Rules,
+        stale_after: Option<StaleAfter>,
+    ) -> Self {
         let scratch = Scratch::new();
         let switch = Arc::new(Switch::new(scratch.path(), &scratch.path().join("admin.sock")));
         switch.took_effect(true);
         let counters = Arc::new(Counters::default());
-        let path = Path {
-            routes: Routes::new(Rules::default(), switch.clone()),
+        let parts = Parts {
+            routes: Routes::new(rules, switch.clone()),
             store: Store::new(StoreLimits::default()),
-            pool: Pool::new(SocketMaker::start().unwrap(), &limits, counters.clone()),
+            sockets: SocketMaker::start().unwrap(),
             bypass: Bypass::new(None, &limits),
-            counters,
-            limits,
+            counters: Arc::new(Counters::default()),
+            stale_after,
             is_strict,
         };
+        let path = Path::new(parts, limits);
         Self { path: Arc::new(path), switch, destination, next_id: AtomicU64::new(1), _scratch: scratch }
     }
 
@@ -79,15 +96,30 @@ impl Node {
 
     /// A new connection of the workload.
     pub(crate) async fn client(&self) -> Client {
-        self.connect(None).await
+        self.connect(None, self.connection("default")).await
+    }
+
+    /// A new connection of a workload in another namespace.
+    pub(crate) async fn client_of(&self, namespace: &str) -> Client {
+        self.connect(None, self.connection(namespace)).await
+    }
+
+    /// Waits until the figures are so.
+    pub(crate) async fn reaches(&self, condition: impl Fn(&Figures) -> bool) {
+        within("figures", async {
+            while !condition(&self.figures()) {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
     }
 
     /// A new connection for which the kernel keeps little on either side, so that backpressure shows early.
     pub(crate) async fn client_with_small_buffers(&self) -> Client {
-        self.connect(Some(SMALL_BUFFER_BYTES)).await
+        self.connect(Some(SMALL_BUFFER_BYTES), self.connection("default")).await
     }
 
-    async fn connect(&self, buffer_bytes: Option<u32>) -> Client {
+    async fn connect(&self, buffer_bytes: Option<u32>, connection: Connection) -> Client {
         let [listening, connecting] = [(); 2].map(|()| {
             let socket = TcpSocket::new_v4().unwrap();
             if let Some(bytes) = buffer_bytes {
@@ -103,26 +135,21 @@ impl Node {
         let (stream, (accepted, _)) = (stream.unwrap(), accepted.unwrap());
         stream.set_nodelay(true).unwrap();
         accepted.set_nodelay(true).unwrap();
-        let served = tokio::spawn(sniff::serve(accepted, self.path.clone(), self.connection()));
+        let served = tokio::spawn(sniff::serve(accepted, self.path.clone(), connection));
         Client { wire: Wire::new(stream), served }
     }
 
-    fn connection(&self) -> Connection {
+    fn connection(&self, namespace: &str) -> Connection {
         let workload = Workload {
             name: "simulated".to_owned(),
-            namespace: "default".to_owned(),
+            namespace: namespace.to_owned(),
             service_account: "default".to_owned(),
             id: 1,
             netns: Netns::Own,
             netns_cookie: 1,
         };
-        Connection {
-            partition: workload.partition(),
-            workload: Arc::new(workload),
-            destination: self.destination,
-            source: None,
-            id: self.next_id.fetch_add(1, Ordering::Relaxed),
-        }
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        Connection::new(Arc::new(workload), self.destination, None, id)
     }
 }
 

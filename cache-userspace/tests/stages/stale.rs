@@ -1,0 +1,174 @@
+//! Stale answers: given only where the response, the policy or the profile allows it, never where it is forbidden.
+
+use std::time::Duration;
+
+use sidestep::forward::StaleAfter;
+use sidestep::policy::{Profile, Rules};
+
+use crate::simulated::{Client, End, Node, Origin, StillClock, Wire, get, ok, settled};
+
+/// A node whose store holds a stale answer to `/a`.
+async fn stored(node: Node, origin: &Origin, control: &str) -> (Node, Client, Wire) {
+    let mut client = node.client().await;
+    client.send(get("/a")).await;
+    let mut server = origin.connection().await;
+    server.request().await;
+    let fields = format!("Cache-Control: max-age=60{control}\r\nAge: 65\r\nETag: \"a\"\r\n");
+    server.send(ok(&fields, "stored")).await;
+    assert_eq!(client.response("GET").await.cache_status(), "fwd=uri-miss; stored");
+    (node, client, server)
+}
+
+fn rfc9111() -> Rules {
+    Rules { profile: Profile::Rfc9111, ..Rules::default() }
+}
+
+const CONFIRMED: &str = "HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\nCache-Control: max-age=60\r\n\r\n";
+const ERROR: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 5\r\n\r\nerror";
+
+#[tokio::test]
+async fn a_stale_answer_is_given_while_it_is_validated_once_rfc5861_3() {
+    let origin = Origin::new().await;
+    let (node, mut client, mut server) =
+        stored(Node::before(&origin), &origin, ", stale-while-revalidate=60").await;
+    for _ in 0..3 {
+        let answer = client.get("/a").await;
+        assert_eq!(answer.text(), "stored");
+        assert_eq!(answer.cache_status(), "hit; ttl=-5; detail=stale-while-revalidate");
+    }
+    assert_eq!(server.request().await.field("if-none-match"), Some("\"a\""));
+    server.send(CONFIRMED).await;
+    settled().await;
+    while !client.get("/a").await.is_hit() {}
+    let f = node.figures();
+    assert!(f.stale >= 3 && f.upstream_connections == 1, "{f:?}");
+}
+
+#[tokio::test]
+async fn beyond_the_window_nothing_stale_is_given() {
+    let origin = Origin::new().await;
+    let (_node, mut client, mut server) =
+        stored(Node::before(&origin), &origin, ", stale-while-revalidate=4, stale-if-error=4").await;
+    let answer = client.get_from("/a", &mut server, ERROR).await;
+    assert_eq!((answer.status(), answer.text().as_str()), (503, "error"));
+}
+
+#[tokio::test]
+async fn an_error_is_replaced_where_stale_if_error_allows_rfc5861_4() {
+    let origin = Origin::new().await;
+    let (node, mut client, mut server) =
+        stored(Node::before(&origin), &origin, ", stale-if-error=60").await;
+    for status in ["500 E", "502 E", "503 E", "504 E"] {
+        let error = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+        client.send(get("/a")).await;
+        server.request().await;
+        server.send(error).await;
+        let answer = client.response("GET").await;
+        let expected = format!("fwd=stale; fwd-status={}; ttl=-5; detail=stale-if-error", &status[..3]);
+        assert_eq!((answer.text().as_str(), answer.cache_status()), ("stored", expected.as_str()));
+        // That connection was given up.
+        server = {
+            client.send(get("/a")).await;
+            let mut server = origin.connection().await;
+            server.request().await;
+            server.send("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nCache-Control: max-age=0\r\n\r\n").await;
+            assert_eq!(client.response("GET").await.status(), 404, "an answer that is no such error is passed on");
+            break;
+        };
+    }
+    assert_eq!(node.figures().stale, 1);
+}
+
+#[tokio::test]
+async fn a_dead_origin_is_replaced_where_that_is_allowed() {
+    let refused = |origin: Origin| drop(origin);
+    for (rules, control, is_given) in [
+        (Rules::default(), ", stale-if-error=60", true),
+        (Rules::default(), "", false),
+        (Rules { stale_if_error: Some(Duration::from_secs(60)), ..Rules::default() }, "", true),
+        (rfc9111(), "", true),
+    ] {
+        let origin = Origin::new().await;
+        let (node, mut client, server) = stored(Node::by(rules, &origin), &origin, control).await;
+        server.reset();
+        refused(origin);
+        settled().await;
+        client.send(get("/a")).await;
+        if is_given {
+            let answer = client.response("GET").await;
+            assert_eq!(answer.text(), "stored");
+            assert_eq!(answer.cache_status(), "fwd=stale; ttl=-5; detail=stale-on-disconnect");
+            assert_eq!(node.figures().stale, 1);
+        } else {
+            assert_eq!(client.end().await, End::Reset, "as without us");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_must_be_validated_is_our_504_when_the_origin_is_gone_rfc9111_5_2_2_2() {
+    for directive in
+        [", must-revalidate", ", proxy-revalidate", ", s-maxage=60", ", no-cache, stale-if-error=60"]
+    {
+        for rules in [Rules::default(), rfc9111()] {
+            let origin = Origin::new().await;
+            let (node, mut client, server) = stored(Node::by(rules, &origin), &origin, directive).await;
+            server.reset();
+            drop(origin);
+            settled().await;
+            client.send(get("/a")).await;
+            let answer = client.response("GET").await;
+            assert_eq!(answer.status(), 504, "{directive}");
+            assert_eq!(answer.cache_status(), "detail=must-revalidate");
+            assert_eq!(node.figures().errors, 1);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_late_answer_is_replaced_only_where_policy_says_so() {
+    let late = StaleAfter::Fixed(Duration::from_millis(300));
+    let allowing = Rules { stale_after: true, ..Rules::default() };
+    for (rules, control, is_given) in [
+        (allowing.clone(), "", true),
+        (Rules::default(), "", false),
+        (Rules::default(), ", stale-if-error=60", true),
+        (allowing, ", must-revalidate", false),
+    ] {
+        let origin = Origin::new().await;
+        let node = Node::impatient(late, rules, &origin);
+        let (node, mut client, mut server) = stored(node, &origin, control).await;
+        client.send(get("/a")).await;
+        server.request().await;
+        let clock = StillClock::begin();
+        clock.pass(Duration::from_millis(290)).await;
+        assert_eq!(node.figures().stale, 0);
+        clock.pass(Duration::from_millis(20)).await;
+        assert_eq!(node.figures().stale, u64::from(is_given), "{control}");
+        drop(clock);
+        if is_given {
+            let answer = client.response("GET").await;
+            assert_eq!(answer.cache_status(), "fwd=stale; ttl=-5; detail=stale-after");
+            // The validation goes on and counts.
+            server.send(CONFIRMED).await;
+            while !client.get("/a").await.is_hit() {}
+        } else {
+            server.send(CONFIRMED).await;
+            assert_eq!(client.response("GET").await.cache_status(), "fwd=stale; fwd-status=304");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_in_time_is_given_as_it_is() {
+    let origin = Origin::new().await;
+    let node = Node::impatient(
+        StaleAfter::Fixed(Duration::from_secs(3600)),
+        Rules { stale_after: true, ..Rules::default() },
+        &origin,
+    );
+    let (node, mut client, mut server) = stored(node, &origin, "").await;
+    let answer = client.get_from("/a", &mut server, &ok("Cache-Control: max-age=60\r\n", "new")).await;
+    assert_eq!(answer.text(), "new");
+    assert_eq!(node.figures().stale, 0);
+}

@@ -2,6 +2,7 @@
 //!
 //! Which answer it is, is decided before; sending it is left to `write`.
 
+pub mod parts;
 pub mod write;
 
 use std::fmt::Write;

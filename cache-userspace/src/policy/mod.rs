@@ -10,13 +10,18 @@ pub mod date;
 mod decide;
 mod eligible;
 mod freshness;
+pub mod groups;
 mod invalidation;
 mod kept;
 mod key;
+pub mod no_vary_search;
 #[cfg(test)]
 mod properties;
+pub mod range;
 mod reason;
 mod storing;
+mod structured;
+pub mod targeted;
 pub mod vary;
 
 use std::{fmt, str::FromStr, time::Duration};

@@ -107,7 +107,7 @@ impl Path {
                     let role = Role::Follower(ask.miss, shared.stored.age(now));
                     let is_not_modified =
                         policy::is_not_modified(&view(&ask.request), &shared.stored, now.wall);
-                    let shared = SharedResponse { follow, role, is_not_modified, body, pump: None };
+                    let shared = SharedResponse { follow: Some(follow), role, is_not_modified, body, pump: None };
                     return Ok(Fetched::Response(Response::Shared(Box::new(shared))));
                 }
             }
@@ -292,6 +292,7 @@ impl Path {
             if let Some(lead) = &away.lead {
                 lead.land(Arc::new(Landing::Failed(Cause::Error(head.status))));
             }
+            self.keep(&ask, away.exchange);
             return Ok(Fetched::Response(response));
         }
         Ok(Fetched::Response(self.received(ask, away, head, received_at)))
@@ -435,7 +436,7 @@ impl Path {
         }
     }
 
-    /// Keeps the upstream connection of an answer that had no content.
+    /// Keeps the upstream connection of an answer that is not passed on, if nothing of it is still to come.
     fn keep(&self, ask: &Ask, exchange: Exchange<'_>) {
         if let Some(upstream) = exchange.into_reusable() {
             self.pool.put(ask.connection.pool_key(), ask.connection.id, upstream);

@@ -294,7 +294,7 @@ impl Pump {
                 let reason_phrase = self.shared.head.reason.clone();
                 recording
                     .finish(|stored, bytes| stored_head(stored, &reason_phrase, bytes))
-                    .map(|()| counters.stored.incr())
+                    .map(|_| counters.stored.incr())
             }
             Sink::Readers(readers) => readers.finish(),
             Sink::Closed => Ok(()),

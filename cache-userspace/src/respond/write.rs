@@ -168,6 +168,7 @@ async fn read_along(
             Body::Failed { needs_reset } => {
                 // What came before the fault is the client's all the same.
                 flush(&mut queue, client, &follow, counters).await?;
+                let needs_reset = needs_reset || framing == Framing::UntilClose;
                 return Err(SendError::Upstream { error: ForwardError::Closed, needs_reset });
             }
         }

@@ -131,23 +131,23 @@ async fn what_may_not_be_shared_is_forwarded_for_each_without_waiting_again() {
     let mut clients = asking(&node, 5, "/a").await;
     let mut first = origin.connection().await;
     first.request().await;
-    first.send(ok("Cache-Control: private\r\n", "mine")).await;
+    first.send(ok("Cache-Control: private\r\nConnection: close\r\n", "mine")).await;
     for _ in 1..5 {
         let mut server = origin.connection().await;
         server.request().await;
-        server.send(ok("Cache-Control: private\r\n", "mine")).await;
+        server.send(ok("Cache-Control: private\r\nConnection: close\r\n", "mine")).await;
     }
     for client in &mut clients {
         assert_eq!(client.response("GET").await.text(), "mine");
     }
     // Known by now: the next ones do not even wait for the first of them.
     let mut clients = asking(&node, 2, "/a").await;
-    let mut servers = [first, origin.connection().await];
+    let mut servers = [origin.connection().await, origin.connection().await];
     for server in &mut servers {
         server.request().await;
     }
     for server in &mut servers {
-        server.send(ok("Cache-Control: private\r\n", "mine")).await;
+        server.send(ok("Cache-Control: private\r\nConnection: close\r\n", "mine")).await;
     }
     for client in &mut clients {
         assert_eq!(client.response("GET").await.cache_status(), "fwd=uri-miss; detail=private");
@@ -317,7 +317,7 @@ async fn a_thousand_clients_of_an_uncacheable_url_are_all_with_the_origin_at_onc
     let mut clients = asking(&node, 1000, "/a").await;
     let mut first = origin.connection().await;
     first.request().await;
-    first.send(ok("Cache-Control: no-store\r\n", "mine")).await;
+    first.send(ok("Cache-Control: no-store\r\nConnection: close\r\n", "mine")).await;
     // None of them is answered before all have arrived.
     let mut servers = Vec::new();
     for _ in 0..999 {
@@ -326,7 +326,7 @@ async fn a_thousand_clients_of_an_uncacheable_url_are_all_with_the_origin_at_onc
         servers.push(server);
     }
     for server in &mut servers {
-        server.send(ok("Cache-Control: no-store\r\n", "mine")).await;
+        server.send(ok("Cache-Control: no-store\r\nConnection: close\r\n", "mine")).await;
     }
     let mut answered = 0;
     for client in &mut clients {

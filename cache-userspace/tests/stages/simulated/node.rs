@@ -76,7 +76,7 @@ impl Node {
             store: Store::new(StoreLimits::default()),
             sockets: SocketMaker::start().unwrap(),
             bypass: Bypass::new(None, &limits),
-            counters: Arc::new(Counters::default()),
+            counters,
             stale_after,
             is_strict,
         };

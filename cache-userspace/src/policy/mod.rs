@@ -15,6 +15,7 @@ mod kept;
 mod key;
 #[cfg(test)]
 mod properties;
+pub mod range;
 mod reason;
 mod storing;
 pub mod vary;

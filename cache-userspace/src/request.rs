@@ -94,14 +94,21 @@ impl Path {
             let bypass = Forwarding::Bypass { fwd: reason.fwd(), detail: reason.as_str() };
             return self.forward(request, body, connection, bypass).await;
         }
+        if request.fields.contains("range") {
+            let bypass = Forwarding::Bypass { fwd: "bypass", detail: Reason::Range.as_str() };
+            return self.forward(request, body, connection, bypass).await;
+        }
         let key = key(request, connection);
         let variants = self.store.variants(&key);
         // Looked at once: what is judged is what is served, also while a purge goes on.
         let alive: Vec<&Arc<Entry>> =
             variants.iter().flat_map(|v| v.iter()).filter(|entry| self.store.alive(entry)).collect();
         let now = clock::now();
-        match policy::decide(&view, alive.iter().map(|entry| &entry.stored), rules, now) {
-            Decision::Reuse { index, age } => {
+        let candidates = alive
+            .iter()
+            .map(|entry| policy::Candidate { stored: &entry.stored, content_bytes: entry.body_bytes });
+        match policy::decide(&view, candidates, rules, now) {
+            Decision::Reuse { index, age, .. } => {
                 match alive.get(index).filter(|entry| self.store.alive(entry)) {
                     Some(entry) => Ok(Response::Stored {
                         is_not_modified: policy::is_not_modified(&view, &entry.stored, now.wall),
@@ -116,7 +123,7 @@ impl Path {
                 }
             }
             Decision::Unsatisfiable => Ok(Response::Own(Own::GatewayTimeout)),
-            Decision::Forward(miss) => {
+            Decision::Forward(miss) | Decision::Validate { miss, .. } => {
                 self.forward(request, body, connection, Forwarding::Miss(miss, rules, key)).await
             }
         }

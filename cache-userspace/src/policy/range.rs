@@ -187,7 +187,7 @@ impl Spec {
 fn specs(value: &[u8]) -> Option<impl Iterator<Item = &[u8]>> {
     let equals = value.iter().position(|b| *b == b'=')?;
     let (unit, set) = (value.get(..equals)?, value.get(equals + 1..)?);
-    let mut members = set.split(|b| *b == b',').map(|member| trim_ows(member)).filter(|m| !m.is_empty());
+    let mut members = set.split(|b| *b == b',').map(trim_ows).filter(|m| !m.is_empty());
     // RFC 9110 §5.6.1: white space stands around commas only.
     let begins_blank = set.first().is_some_and(|b| is_ows(*b)) && !set.trim_ascii_start().starts_with(b",");
     let first = members.next().filter(|_| unit.eq_ignore_ascii_case(b"bytes") && !begins_blank)?;

@@ -53,6 +53,12 @@ pub struct CacheControl {
     pub public: bool,
     /// `must-revalidate` (§5.2.2.2).
     pub must_revalidate: bool,
+    /// `proxy-revalidate` (§5.2.2.8).
+    pub proxy_revalidate: bool,
+    /// `must-understand` (§5.2.2.3).
+    pub must_understand: bool,
+    /// `immutable` (RFC 8246 §2).
+    pub immutable: bool,
     /// `only-if-cached` (§5.2.1.7).
     pub only_if_cached: bool,
     /// `max-age` (§5.2.1.1, §5.2.2.1).
@@ -61,6 +67,10 @@ pub struct CacheControl {
     pub s_maxage: Delta,
     /// `min-fresh` (§5.2.1.3).
     pub min_fresh: Delta,
+    /// `stale-while-revalidate` (RFC 5861 §3).
+    pub stale_while_revalidate: Delta,
+    /// `stale-if-error` (RFC 5861 §4).
+    pub stale_if_error: Delta,
     /// Whether quoting or structure leave doubt about which directives were meant.
     pub malformed: bool,
 }
@@ -102,6 +112,8 @@ impl CacheControl {
             self.no_store |= is("no-store");
             self.no_cache |= is("no-cache");
             self.private |= is("private");
+            // Not `must-revalidate`: it permits as well (§3.5).
+            self.proxy_revalidate |= is("must-revalidate") || is("proxy-revalidate");
         }
     }
 
@@ -122,12 +134,22 @@ impl CacheControl {
         } else if is("must-revalidate") {
             self.must_revalidate = true;
             self.malformed |= argument != Argument::None;
+        } else if is("proxy-revalidate") {
+            self.proxy_revalidate = true;
+        } else if is("must-understand") {
+            self.must_understand = true;
+        } else if is("immutable") {
+            self.immutable |= argument == Argument::None;
         } else if is("max-age") {
             self.max_age.add(argument.seconds());
         } else if is("s-maxage") {
             self.s_maxage.add(argument.seconds());
         } else if is("min-fresh") {
             self.min_fresh.add(argument.seconds());
+        } else if is("stale-while-revalidate") {
+            self.stale_while_revalidate.add(argument.seconds());
+        } else if is("stale-if-error") {
+            self.stale_if_error.add(argument.seconds());
         }
     }
 }

@@ -1,8 +1,11 @@
 //! Conditional requests that a stored response can answer: `If-None-Match` and `If-Modified-Since` (RFC 9111 §4.3.2).
 //!
-//! All other preconditions are for the origin server; `eligible` lets them bypass.
+//! `If-Range` is left to `range`. All other preconditions are for the origin server; `eligible` lets them bypass.
 
-use super::{RequestView, Stored, date};
+use super::{
+    RequestView, Stored, date,
+    entity_tag::{entity_tags, only, opaque},
+};
 use crate::http1::Fields;
 
 /// The fields of a 304 that a stored response must repeat if it has them (RFC 9110 §15.4.5); Last-Modified helps
@@ -20,7 +23,7 @@ pub(super) fn is_readable(name: &[u8], value: &[u8]) -> bool {
     if name.eq_ignore_ascii_case(b"if-none-match") {
         value == b"*" || entity_tags(value).is_some_and(|mut tags| tags.next().is_some())
     } else {
-        name.eq_ignore_ascii_case(b"if-modified-since")
+        name.eq_ignore_ascii_case(b"if-modified-since") || name.eq_ignore_ascii_case(b"if-range")
     }
 }
 
@@ -54,50 +57,6 @@ fn names_stored(request: &Fields, stored: &Stored) -> bool {
         value == b"*"
             || own.is_some_and(|own| entity_tags(value).into_iter().flatten().any(|tag| opaque(tag) == own))
     })
-}
-
-fn only<'a>(fields: &'a Fields, name: &'a str) -> Option<&'a [u8]> {
-    let mut lines = fields.values(name);
-    let first = lines.next()?;
-    lines.next().is_none().then_some(first)
-}
-
-/// The opaque part of an entity tag: RFC 9110 §8.8.3.2, weak comparison ignores `W/`.
-fn opaque(tag: &[u8]) -> &[u8] {
-    tag.strip_prefix(b"W/").unwrap_or(tag)
-}
-
-/// The members of a list of entity tags, which may hold commas themselves (RFC 9110 §8.8.3); `None` where it is none.
-fn entity_tags(list: &[u8]) -> Option<impl Iterator<Item = &[u8]>> {
-    let mut rest = list;
-    while !rest.is_empty() {
-        rest = take_tag(rest)?.1;
-    }
-    let mut rest = list;
-    Some(std::iter::from_fn(move || {
-        let (tag, after) = take_tag(rest)?;
-        rest = after;
-        (!tag.is_empty()).then_some(tag)
-    }))
-}
-
-/// The first tag and what comes after its comma; an empty tag at the end of the list.
-fn take_tag(list: &[u8]) -> Option<(&[u8], &[u8])> {
-    let list = list.trim_ascii_start();
-    let list = list.strip_prefix(b",").map_or(list, |rest| rest.trim_ascii_start());
-    if list.is_empty() {
-        return Some((list, list));
-    }
-    let quoted = list.strip_prefix(b"W/").unwrap_or(list).strip_prefix(b"\"")?;
-    let inner = quoted.iter().position(|byte| *byte == b'"')?;
-    // RFC 9110 §8.8.3: no control characters, no blanks, no quotes inside.
-    if !quoted.iter().take(inner).all(|byte| *byte > b' ' && *byte != 127) {
-        return None;
-    }
-    let end = list.len() - quoted.len() + inner + 1;
-    let (tag, after) = list.split_at_checked(end)?;
-    let after = after.trim_ascii_start();
-    (after.is_empty() || after.starts_with(b",")).then_some((tag, after))
 }
 
 #[cfg(test)]
@@ -158,7 +117,7 @@ mod tests {
         for value in ["*", "\"\"", "\"a\"", "W/\"a\", \"b\""] {
             assert!(is_readable(b"If-None-Match", value.as_bytes()), "{value}");
         }
-        for name in ["If-Match", "If-Unmodified-Since", "If-Range", "If"] {
+        for name in ["If-Match", "If-Unmodified-Since", "If"] {
             assert!(!is_readable(name.as_bytes(), b"*"), "{name}");
         }
     }

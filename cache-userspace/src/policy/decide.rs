@@ -1,14 +1,26 @@
 //! Whether a stored response answers a request (RFC 9111 §4), and the RFC 9211 word if none does.
 //!
-//! Which responses are stored under the request's key, and alive, is left to `store`.
+//! Which responses are stored under the request's key, and alive, is left to `store`; what may be given when the
+//! origin server fails to `stale`.
 
 use std::{cmp::Reverse, time::Duration};
 
 use super::{
-    Now, Profile, RequestView, Rules,
+    Now, Profile, RequestView, Rules, Stored,
     cache_control::{CacheControl, Delta},
-    storing::{Stored, is_pragma_no_cache},
+    control::is_pragma_no_cache,
+    range::{self, Plan},
+    storing::is_authorized,
 };
+
+/// A stored response among which one is selected.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<'a> {
+    /// What is kept of it besides its content.
+    pub stored: &'a Stored,
+    /// Bytes of its content.
+    pub content_bytes: u64,
+}
 
 /// What is to be done with a request that was looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +31,15 @@ pub enum Decision {
         index: usize,
         /// The response's current age (§4.2.3), to be sent in whole seconds as Age.
         age: Duration,
+        /// Whether it is stale, within stale-while-revalidate (RFC 5861 §3): it is to be validated besides.
+        revalidate: bool,
+    },
+    /// The variant at `index` of those given must be validated first (§4.3).
+    Validate {
+        /// Position in the iterator of variants.
+        index: usize,
+        /// Why: [`Miss::Stale`] or [`Miss::Request`].
+        miss: Miss,
     },
     /// It is forwarded.
     Forward(Miss),
@@ -37,6 +58,8 @@ pub enum Miss {
     Stale,
     /// The selected response is fresh, but the request does not accept it.
     Request,
+    /// Only a part is stored, and not the one that the request asks for.
+    Partial,
 }
 
 impl Miss {
@@ -47,90 +70,126 @@ impl Miss {
             Self::Vary => "vary-miss",
             Self::Stale => "stale",
             Self::Request => "request",
+            Self::Partial => "partial",
         }
     }
 }
 
 /// Selects among the variants stored under the request's key and judges the selected one (RFC 9111 §4).
 ///
-/// `index` of [`Decision::Reuse`] counts `variants` as given. Allocates nothing.
+/// `index` counts `variants` as given. What is reused holds the ranges that the request asks for. Allocates nothing
+/// for a request without Range that is answered.
 pub fn decide<'a>(
     request: &RequestView<'_>,
-    variants: impl Iterator<Item = &'a Stored>,
+    variants: impl Iterator<Item = Candidate<'a>>,
     rules: &Rules,
     now: Now,
 ) -> Decision {
     let directives = CacheControl::of(request.fields);
-    match reusable(request, &directives, variants, rules, now) {
-        Ok((index, age)) => Decision::Reuse { index, age },
-        Err(_) if directives.only_if_cached && !directives.malformed => Decision::Unsatisfiable,
-        Err(miss) => Decision::Forward(miss),
+    match judge(request, &directives, variants, rules, now) {
+        reuse @ Decision::Reuse { .. } => reuse,
+        _ if directives.only_if_cached && !directives.malformed => Decision::Unsatisfiable,
+        decision => decision,
     }
 }
 
-fn reusable<'a>(
+fn judge<'a>(
     request: &RequestView<'_>,
     directives: &CacheControl,
-    variants: impl Iterator<Item = &'a Stored>,
+    variants: impl Iterator<Item = Candidate<'a>>,
     rules: &Rules,
     now: Now,
-) -> Result<(usize, Duration), Miss> {
-    let (index, stored) = select(request, variants)?;
-    let fresh_for = stored.fresh_for(rules, now);
+) -> Decision {
+    let (index, candidate) = match select(request, variants) {
+        Ok(selected) => selected,
+        Err(miss) => return Decision::Forward(miss),
+    };
+    let stored = candidate.stored;
+    // §4: only the methods that a stored GET answers.
+    let is_answerable = matches!(request.method, b"GET" | b"HEAD")
+        && !directives.malformed
+        && is_for(request, stored, rules)
+        && holds(request, candidate);
+    if !is_answerable {
+        return Decision::Forward(Miss::Request);
+    }
+    let (age, fresh_for) = (stored.age(now), stored.fresh_for(rules, now));
+    let accepted = accepts(request, directives, age, fresh_for);
     // §4.2: fresh while the lifetime exceeds the age. max-stale (§5.2.1.2) is never obeyed: it would revive what a
     // shared cache must not serve.
-    if fresh_for.is_zero() {
-        return Err(Miss::Stale);
+    let is_fresh = !fresh_for.is_zero();
+    if accepted && (is_fresh || stored.may_be_revalidated_behind(rules, now)) {
+        return Decision::Reuse { index, age, revalidate: !is_fresh };
     }
-    let age = stored.age(now);
-    if accepts(request, directives, stored, age, fresh_for, rules) {
-        Ok((index, age))
-    } else {
-        Err(Miss::Request)
-    }
+    // `immutable` (RFC 8246 §2) changes nothing here: a request that wants a validation is the signal from the client
+    // at which a proxy validates all the same.
+    let miss = if is_fresh { Miss::Request } else { Miss::Stale };
+    // §3.5: what comes back to an authorized request may only renew what such requests may share.
+    let may_validate =
+        stored.has_validator() && (!is_authorized(request) || stored.shared_with_authorization);
+    if may_validate { Decision::Validate { index, miss } } else { Decision::Forward(miss) }
 }
 
 /// The newest by Date of the matching variants, the last received of equally new ones (§4, §4.1).
 fn select<'a>(
     request: &RequestView<'_>,
-    variants: impl Iterator<Item = &'a Stored>,
-) -> Result<(usize, &'a Stored), Miss> {
-    let mut variants = variants.enumerate().peekable();
-    if variants.peek().is_none() {
-        return Err(Miss::Uri);
-    }
-    variants
-        .filter(|(_, stored)| stored.selection.matches(request.fields))
-        .min_by_key(|(_, stored)| Reverse((stored.date, stored.received)))
-        .ok_or(Miss::Vary)
+    variants: impl Iterator<Item = Candidate<'a>>,
+) -> Result<(usize, Candidate<'a>), Miss> {
+    let mut miss = Miss::Uri;
+    let mut could_answer = |candidate: &Candidate<'_>| {
+        if candidate.stored.refused.is_some() {
+            return false;
+        }
+        let is_match = candidate.stored.selection.matches(request.fields);
+        // §3.3: a part only answers a request for what it holds.
+        let is_whole = candidate.stored.part.is_none();
+        miss = match miss {
+            _ if is_match => Miss::Partial,
+            Miss::Uri => Miss::Vary,
+            miss => miss,
+        };
+        is_match && (is_whole || holds(request, *candidate))
+    };
+    let selected = variants
+        .enumerate()
+        .filter(|(_, candidate)| could_answer(candidate))
+        .min_by_key(|(_, candidate)| Reverse((candidate.stored.date, candidate.stored.received)));
+    selected.ok_or(miss)
 }
 
-fn accepts(
+/// Whether the content of the candidate is enough for the ranges that the request asks for, if any (§3.3).
+fn holds(request: &RequestView<'_>, candidate: Candidate<'_>) -> bool {
+    let Candidate { stored, content_bytes } = candidate;
+    // §3.3: HEAD is answered as if by the whole.
+    if stored.part.is_none() && !request.fields.contains("range") {
+        return true;
+    }
+    let part = stored.part.map(|part| part.span());
+    let complete = stored.complete_bytes(content_bytes);
+    range::plan(request.fields, request.method, &stored.validators(), complete, part) != Plan::Forward
+}
+
+/// Whether a response may be given to somebody who authorizes himself or sends cookies.
+///
+/// §3.5 speaks of answers to authorized requests; `safe` also wants permission to give one that was not.
+pub(super) fn is_for(request: &RequestView<'_>, stored: &Stored, rules: &Rules) -> bool {
+    rules.profile != Profile::Safe
+        || ((stored.shared_with_authorization || !request.fields.contains("authorization"))
+            && (stored.shared_with_cookies || !request.fields.contains("cookie")))
+}
+
+/// Whether the request's directives accept a response of this age without validation (§5.2.1, §5.4).
+pub(super) fn accepts(
     request: &RequestView<'_>,
     directives: &CacheControl,
-    stored: &Stored,
     age: Duration,
     fresh_for: Duration,
-    rules: &Rules,
 ) -> bool {
-    // §4: only the methods that a stored GET answers.
-    if !matches!(request.method, b"GET" | b"HEAD") || directives.malformed {
-        return false;
-    }
     // §5.2.1.4, and §5.4 for those who know no Cache-Control.
     if directives.no_cache
+        || directives.malformed
         || (!request.fields.contains("cache-control") && is_pragma_no_cache(request.fields))
     {
-        return false;
-    }
-    // §3.5 speaks of answers to authorized requests; safe also wants permission to give one that was not.
-    if rules.profile == Profile::Safe
-        && request.fields.contains("authorization")
-        && !stored.shared_with_authorization
-    {
-        return false;
-    }
-    if rules.profile == Profile::Safe && request.fields.contains("cookie") && !stored.shared_with_cookies {
         return false;
     }
     // §5.2.1.1
@@ -153,7 +212,7 @@ mod tests {
     use super::*;
     use crate::{
         http1::Fields,
-        policy::{ResponseView, store},
+        policy::{Part, ResponseView, store},
     };
 
     const STORED_AT: Now = Now { boot: Duration::from_secs(1000), wall: 784_111_777 };
@@ -177,11 +236,19 @@ mod tests {
     fn ask(pairs: &[(&str, &str)], variants: &[Stored], profile: Profile, now: Now) -> Decision {
         let fields = Fields::from_pairs(pairs.iter().copied());
         let request = RequestView { method: b"GET", target: b"/", fields: &fields };
-        decide(&request, variants.iter(), &rules(profile), now)
+        decide(&request, candidates(variants), &rules(profile), now)
+    }
+
+    fn candidates(variants: &[Stored]) -> impl Iterator<Item = Candidate<'_>> {
+        variants.iter().map(|stored| Candidate { stored, content_bytes: 10 })
     }
 
     fn reuse(index: usize, seconds: u64) -> Decision {
-        Decision::Reuse { index, age: Duration::from_secs(seconds) }
+        Decision::Reuse { index, age: Duration::from_secs(seconds), revalidate: false }
+    }
+
+    fn validate(miss: Miss) -> Decision {
+        Decision::Validate { index: 0, miss }
     }
 
     #[test]
@@ -248,6 +315,101 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_to_be_reused_is_validated_where_it_has_a_validator_rfc9111_4_3() {
+        const MODIFIED: (&str, &str) = ("last-modified", "Sun, 06 Nov 1994 08:00:00 GMT");
+        let miss = Decision::Forward;
+        // response, further field, seconds later, request directive, decision
+        for (control, validator, later, asked, expected) in [
+            ("max-age=60", ("etag", "\"a\""), 59, "", reuse(0, 59)),
+            ("max-age=60", ("etag", "\"a\""), 60, "", validate(Miss::Stale)),
+            ("max-age=60", ("etag", "W/\"a\""), 60, "", validate(Miss::Stale)),
+            ("max-age=60", MODIFIED, 60, "", validate(Miss::Stale)),
+            ("max-age=60", ("etag", "a"), 60, "", miss(Miss::Stale)),
+            ("max-age=60", ("last-modified", "x"), 60, "", miss(Miss::Stale)),
+            ("max-age=60", ("x", "y"), 60, "", miss(Miss::Stale)),
+            ("max-age=60", MODIFIED, 1, "no-cache", validate(Miss::Request)),
+            ("max-age=60, immutable", MODIFIED, 1, "max-age=0", validate(Miss::Request)),
+            ("max-age=60", MODIFIED, 1, "min-fresh=60", validate(Miss::Request)),
+            ("max-age=60", MODIFIED, 1, "no-cache, only-if-cached", Decision::Unsatisfiable),
+            ("max-age=60", MODIFIED, 60, "only-if-cached", Decision::Unsatisfiable),
+            ("max-age=60", MODIFIED, 1, "x=\"", miss(Miss::Request)),
+            ("max-age=60, no-cache", MODIFIED, 1, "", validate(Miss::Stale)),
+            ("max-age=0", MODIFIED, 0, "", validate(Miss::Stale)),
+            ("max-age=9999", MODIFIED, 600, "", validate(Miss::Stale)),
+        ] {
+            let variants = [stored(&[], &[("cache-control", control), validator], STORED_AT)];
+            let fields = [("cache-control", asked)];
+            let request = if asked.is_empty() { &[] } else { &fields[..] };
+            for profile in [Profile::Safe, Profile::Rfc9111] {
+                let decision = ask(request, &variants, profile, after(later));
+                assert_eq!(decision, expected, "{control}, {validator:?}, {later} s, {asked}");
+            }
+        }
+    }
+
+    #[test]
+    fn authorized_requests_validate_only_what_they_may_share_rfc9111_3_5() {
+        let of = |control| [stored(&[], &[("cache-control", control), ("etag", "\"a\"")], STORED_AT)];
+        let ask = |variants: &[Stored], profile| ask(&[("Authorization", "x")], variants, profile, after(60));
+        for profile in [Profile::Safe, Profile::Rfc9111] {
+            assert_eq!(ask(&of("max-age=60, public"), profile), validate(Miss::Stale));
+        }
+        assert_eq!(ask(&of("max-age=60"), Profile::Rfc9111), Decision::Forward(Miss::Stale));
+        assert_eq!(ask(&of("max-age=60"), Profile::Safe), Decision::Forward(Miss::Request));
+    }
+
+    #[test]
+    fn what_was_good_for_one_answer_is_never_selected() {
+        let good = stored(&[], &[("cache-control", "max-age=60"), ("etag", "\"a\"")], STORED_AT);
+        let refused = Stored { refused: Some(crate::policy::Reason::Private), ..good };
+        assert_eq!(ask(&[], &[refused], Profile::Rfc9111, after(1)), Decision::Forward(Miss::Uri));
+    }
+
+    #[test]
+    fn a_part_answers_only_what_it_holds_rfc9111_3_3() {
+        let whole = stored(&[], &[("cache-control", "max-age=60"), ("etag", "\"a\"")], STORED_AT);
+        let part = Part { first: 10, last: 19, complete: 100 };
+        let part = [Stored { status: 206, part: Some(part), ..whole.clone() }];
+        let ask = |pairs: &[(&str, &str)], later| ask(pairs, &part, Profile::Safe, after(later));
+        for (range, expected) in [
+            ("bytes=10-19", reuse(0, 1)),
+            ("bytes=11-12, 14-15", reuse(0, 1)),
+            ("bytes=10-20", Decision::Forward(Miss::Partial)),
+            ("bytes=-5", Decision::Forward(Miss::Partial)),
+            ("lines=1-2", Decision::Forward(Miss::Partial)),
+        ] {
+            assert_eq!(ask(&[("Range", range)], 1), expected, "{range}");
+        }
+        assert_eq!(ask(&[("Range", "bytes=10-11")], 60), validate(Miss::Stale));
+        assert_eq!(ask(&[], 1), Decision::Forward(Miss::Partial));
+        assert_eq!(
+            ask(&[("range", "bytes=10-11"), ("if-range", "\"b\"")], 1),
+            Decision::Forward(Miss::Partial)
+        );
+        let fields = Fields::from_pairs([("range", "bytes=10-11")]);
+        let head = RequestView { method: b"HEAD", target: b"/", fields: &fields };
+        let decided = decide(&head, candidates(&part), &rules(Profile::Safe), after(1));
+        assert_eq!(decided, Decision::Forward(Miss::Partial));
+        let both = [whole, part[0].clone()];
+        assert_eq!(self::ask(&[], &both, Profile::Safe, after(1)), reuse(0, 1));
+    }
+
+    #[test]
+    fn ranges_that_the_origin_must_judge_are_forwarded_rfc9110_15_5_17() {
+        let variants = [stored(&[], &[("cache-control", "max-age=60")], STORED_AT)];
+        for (range, expected) in [
+            ("bytes=0-1", reuse(0, 1)),
+            ("bytes=-1", reuse(0, 1)),
+            ("bytes=9-", reuse(0, 1)),
+            ("lines=1-2", reuse(0, 1)),
+            ("bytes=10-", Decision::Forward(Miss::Request)),
+            ("bytes=0-5,3-8", Decision::Forward(Miss::Request)),
+        ] {
+            assert_eq!(ask(&[("Range", range)], &variants, Profile::Safe, after(1)), expected, "{range}");
+        }
+    }
+
+    #[test]
     fn the_newest_matching_variant_is_selected_rfc9111_4_1() {
         let fresh = ("cache-control", "max-age=600");
         let variant = |value, date| {
@@ -300,7 +462,7 @@ mod tests {
         let fields = Fields::default();
         for (method, expected) in [("HEAD", reuse(0, 0)), ("POST", Decision::Forward(Miss::Request))] {
             let request = RequestView { method: method.as_bytes(), target: b"/", fields: &fields };
-            assert_eq!(decide(&request, variants.iter(), &rules(Profile::Safe), STORED_AT), expected);
+            assert_eq!(decide(&request, candidates(&variants), &rules(Profile::Safe), STORED_AT), expected);
         }
     }
 }

@@ -7,8 +7,10 @@ use bytes::Bytes;
 use super::date;
 use crate::http1::Fields;
 
-/// Fields that are never stored: hop-by-hop (RFC 9110 §7.6.1), for a proxy (RFC 9111 §3.1), and Age.
-const NEVER_KEPT: [&str; 12] = [
+/// Fields that are never stored: hop-by-hop (RFC 9110 §7.6.1), for a proxy (RFC 9111 §3.1), and those that each answer
+/// gets anew: Age, and the Content-Range of a part.
+const NEVER_KEPT: [&str; 13] = [
+    "content-range",
     "connection",
     "proxy-connection",
     "keep-alive",
@@ -23,13 +25,31 @@ const NEVER_KEPT: [&str; 12] = [
     "age",
 ];
 
+/// Fields that are meant for all recipients, whatever Connection says (RFC 9110 §7.6.1): without them the response
+/// would be kept for longer or given to others.
+const NEVER_NOMINATED: [&str; 6] =
+    ["cache-control", "expires", "vary", "etag", "last-modified", "content-encoding"];
+
+/// Fields that a stored response keeps as they are when others are updated (RFC 9111 §3.2): they describe the very
+/// bytes that are stored, and a 304 that says otherwise of them cannot change these.
+const NEVER_UPDATED: [&str; 7] = [
+    "content-length",
+    "content-range",
+    "content-encoding",
+    "content-md5",
+    "content-digest",
+    "repr-digest",
+    "digest",
+];
+
 /// Copies what is kept into one allocation of exactly its size; `date` (unix seconds) becomes the Date of a response
 /// without one (RFC 9110 §6.6.1).
 pub(super) fn kept(fields: &Fields, date: i64) -> Fields {
-    let nominated = |name: &[u8]| fields.tokens("connection").any(|option| option.eq_ignore_ascii_case(name));
-    let is_kept = |name: &[u8]| {
-        !NEVER_KEPT.iter().any(|never| name.eq_ignore_ascii_case(never.as_bytes())) && !nominated(name)
+    let nominated = |name: &[u8]| {
+        fields.tokens("connection").any(|option| option.eq_ignore_ascii_case(name))
+            && !is_one_of(name, &NEVER_NOMINATED)
     };
+    let is_kept = |name: &[u8]| !is_one_of(name, &NEVER_KEPT) && !nominated(name);
     let date = (!fields.contains("date") || nominated(b"date")).then(|| date::format(date));
     let date = date.as_deref().map(|date| (b"Date".as_slice(), date.as_bytes()));
     let pairs = fields.iter().filter(|(name, _)| is_kept(name)).chain(date);
@@ -50,9 +70,66 @@ pub(super) fn kept(fields: &Fields, date: i64) -> Fields {
     )
 }
 
+/// The fields of a stored response after an update (RFC 9111 §3.2): those of `updates`, which were already reduced to
+/// what is kept, replace all lines of their names.
+pub(super) fn updated(stored: &Fields, updates: &Fields) -> Fields {
+    let is_replaced = |name: &[u8]| {
+        updates.iter().any(|(other, _)| other.eq_ignore_ascii_case(name)) && !is_one_of(name, &NEVER_UPDATED)
+    };
+    let old = stored.iter().filter(|(name, _)| !is_replaced(name));
+    let new = updates.iter().filter(|(name, _)| !is_one_of(name, &NEVER_UPDATED));
+    Fields::from_pairs(old.chain(new))
+}
+
+fn is_one_of(name: &[u8], names: &[&str]) -> bool {
+    names.iter().any(|other| name.eq_ignore_ascii_case(other.as_bytes()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_update_replaces_all_lines_of_a_name_and_nothing_that_describes_the_content_rfc9111_3_2() {
+        let stored = Fields::from_pairs([
+            ("X", "1"),
+            ("x", "2"),
+            ("Y", "3"),
+            ("Content-Length", "5"),
+            ("Content-Type", "a/b"),
+            ("Content-Encoding", "gzip"),
+        ]);
+        let updates = Fields::from_pairs([
+            ("x", "4"),
+            ("content-length", "0"),
+            ("content-encoding", "br"),
+            ("content-type", "c/d"),
+            ("content-md5", "x"),
+            ("Z", "5"),
+        ]);
+        let expected = [
+            (b"Y".as_slice(), b"3".as_slice()),
+            (b"Content-Length", b"5"),
+            (b"Content-Encoding", b"gzip"),
+            (b"x", b"4"),
+            (b"content-type", b"c/d"),
+            (b"Z", b"5"),
+        ];
+        assert_eq!(updated(&stored, &updates).iter().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn no_connection_option_takes_away_what_limits_reuse_rfc9110_7_6_1() {
+        let fields = Fields::from_pairs([
+            ("connection", "cache-control, vary, x"),
+            ("cache-control", "no-store"),
+            ("vary", "*"),
+            ("x", "1"),
+            ("date", "d"),
+        ]);
+        let kept = kept(&fields, 0);
+        assert!(kept.contains("cache-control") && kept.contains("vary") && !kept.contains("x"));
+    }
 
     #[test]
     fn kept_are_the_end_to_end_fields_with_a_date_rfc9111_3_1() {

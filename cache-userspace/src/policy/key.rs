@@ -19,6 +19,11 @@ pub fn resource(destination: &[u8], authority: &[u8], target: &[u8], out: &mut V
     append_resource(destination, authority, target, out);
 }
 
+/// Whether two authorities of the scheme `http` are one (RFC 9110 §4.2.3, §4.3.1).
+pub(super) fn is_same_authority(a: &[u8], b: &[u8]) -> bool {
+    without_default_port(a).eq_ignore_ascii_case(without_default_port(b))
+}
+
 fn append_resource(destination: &[u8], authority: &[u8], target: &[u8], out: &mut Vec<u8>) {
     append(destination, out);
     let authority = without_default_port(authority);

@@ -4,13 +4,18 @@
 //! `store`, sending it to `respond`, framing and the removal of hop-by-hop fields on the wire to `http1`. Where the
 //! RFC leaves a choice, the reading that forwards is taken.
 
+mod answer;
 pub mod cache_control;
 mod conditional;
+mod control;
 pub mod date;
 mod decide;
 mod eligible;
+mod entity_tag;
+mod freshen;
 mod freshness;
 pub mod groups;
+mod head;
 mod invalidation;
 mod kept;
 mod key;
@@ -19,20 +24,34 @@ pub mod no_vary_search;
 mod properties;
 pub mod range;
 mod reason;
+#[cfg(test)]
+mod sample;
+mod stale;
+mod status;
+mod stored;
 mod storing;
 mod structured;
 pub mod targeted;
+mod targets;
+mod validate;
 pub mod vary;
 
 use std::{fmt, str::FromStr, time::Duration};
 
+pub use answer::{names_what_client_has, ranges};
 pub use conditional::{is_kept_in_not_modified, is_not_modified};
-pub use decide::{Decision, Miss, decide};
+pub use decide::{Candidate, Decision, Miss, decide};
 pub use eligible::{Eligibility, eligible};
+pub use freshen::freshen;
+pub use head::update_by_head;
 pub use invalidation::{invalidates, is_safe};
 pub use key::{key, resource};
 pub use reason::Reason;
-pub use storing::{Stored, store};
+pub use stale::{Cause, StaleVerdict, stale};
+pub use stored::{Part, Stored};
+pub use storing::store;
+pub use targets::named_targets;
+pub use validate::validation_fields;
 
 use crate::http1::Fields;
 
@@ -73,7 +92,7 @@ impl fmt::Display for Profile {
 #[error("`{0}` is not a profile; known are `safe` and `rfc9111`")]
 pub struct UnknownProfile(String);
 
-/// What the operator decided for a route.
+/// What the operator decided for a route; by default what the responses say decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rules {
     /// How strict the cache is.
@@ -83,11 +102,31 @@ pub struct Rules {
     pub resident_max: Duration,
     /// Largest content of a response that is stored, in bytes.
     pub object_bytes_max: u64,
+    /// How long after its lifetime a response that says nothing of it may be given while it is validated (RFC 5861 §3).
+    pub stale_while_revalidate: Option<Duration>,
+    /// How long after its lifetime a response that says nothing of it may be given instead of an error (RFC 5861 §4).
+    pub stale_if_error: Option<Duration>,
+    /// Whether a stale response may be given when the origin server is late. How late is the caller's business.
+    pub stale_after: bool,
+    /// The lifetime of errors (4xx, 5xx) that say nothing about freshness, by status code.
+    pub negative: Box<[(u16, Duration)]>,
+    /// Whether CDN-Cache-Control (RFC 9213) may also permit in `safe`: only where the destination is a Service of this
+    /// cluster and a policy names it.
+    pub trusts_cdn_cache_control: bool,
 }
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { profile: Profile::Safe, resident_max: Duration::from_secs(60), object_bytes_max: 16 << 20 }
+        Self {
+            profile: Profile::Safe,
+            resident_max: Duration::from_secs(60),
+            object_bytes_max: 16 << 20,
+            stale_while_revalidate: None,
+            stale_if_error: None,
+            stale_after: false,
+            negative: Box::default(),
+            trusts_cdn_cache_control: false,
+        }
     }
 }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::{
-    Decision, Now, Profile, Reason, RequestView, ResponseView, Rules, Stored, cache_control::CacheControl,
-    date, decide, eligible, key, resource, store,
+    Candidate, Decision, Now, Profile, Reason, RequestView, ResponseView, Rules, Stored,
+    cache_control::CacheControl, date, decide, eligible, key, resource, store,
 };
 use crate::http1::Fields;
 
@@ -106,6 +106,10 @@ impl Exchange {
     }
 }
 
+fn candidates(stored: &Stored) -> impl Iterator<Item = Candidate<'_>> {
+    [Candidate { stored, content_bytes: 10 }].into_iter()
+}
+
 /// A profile and a response field that forbids storing in it, in any case.
 fn forbidden() -> impl Strategy<Value = (Profile, Pair)> {
     let control = |value: &'static str| (None, ("cache-control", value));
@@ -114,9 +118,7 @@ fn forbidden() -> impl Strategy<Value = (Profile, Pair)> {
     let rows = vec![
         control("no-store"),
         control("private"),
-        control("no-cache"),
         control("private=\"a, b\""),
-        control("no-cache=x"),
         control("x=\"a, b\" , no-store"),
         vary("*"),
         vary("accept, *"),
@@ -140,6 +142,10 @@ proptest! {
         at in 0..6_usize,
         now in moment(),
     ) {
+        // RFC 9111 §5.2.2.3: in rfc9111 a status that is understood lifts no-store.
+        let is_lifted = profile == Profile::Rfc9111
+            && response.iter().any(|(_, value)| value.to_ascii_lowercase().contains("must-understand"));
+        prop_assume!(!(is_lifted && pair.1.to_ascii_lowercase().contains("no-store")));
         // An unterminated quote before it would make the whole field malformed; that is refused as well.
         response.push(("cache-control".to_owned(), "public, s-maxage=1000".to_owned()));
         response.insert(at.min(response.len()), pair);
@@ -188,8 +194,8 @@ proptest! {
             prop_assert!(age >= Duration::from_millis(stay + delay), "no negative part in an age");
             let fields = Fields::from_pairs(second);
             let request = RequestView { method: b"GET", target: b"/", fields: &fields };
-            let decision = decide(&request, [&stored].into_iter(), &exchange.rules(), now);
-            if let Decision::Reuse { index, age: told } = decision {
+            let decision = decide(&request, candidates(&stored), &exchange.rules(), now);
+            if let Decision::Reuse { index, age: told, revalidate: false } = decision {
                 prop_assert_eq!((index, told), (0, age));
                 prop_assert!(age < stored.lifetime);
                 prop_assert!(Duration::from_millis(stay) < exchange.rules().resident_max);
@@ -227,7 +233,7 @@ proptest! {
         let _ = CacheControl::of(&fields);
         let _ = eligible(&request, &rules);
         if let Ok(stored) = store(&request, &response, &rules, at(boots.0), at(boots.1)) {
-            let _ = decide(&request, [&stored].into_iter(), &rules, at(boots.0));
+            let _ = decide(&request, candidates(&stored), &rules, at(boots.0));
         }
     }
 

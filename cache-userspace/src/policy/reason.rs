@@ -9,7 +9,7 @@ use std::fmt;
 pub enum Reason {
     /// The method is neither GET nor HEAD, or not the one that stores.
     Method,
-    /// The request asks for a range (RFC 9110 §14.2).
+    /// The request has several Range fields (RFC 9110 §14.2).
     Range,
     /// The request is conditional (RFC 9110 §13.1).
     Conditional,
@@ -29,13 +29,13 @@ pub enum Reason {
     HealthPath,
     /// The status code is not one that is stored (RFC 9111 §3).
     Status,
-    /// The response is a part of a representation (RFC 9111 §3.3).
+    /// The response is a part of a representation, of which too little is known (RFC 9111 §3.3).
     Partial,
     /// `Cache-Control` or `Vary` cannot be read with certainty.
     Malformed,
     /// The response says `no-store` (RFC 9111 §5.2.2.5).
     ResponseNoStore,
-    /// The response says `no-cache` (RFC 9111 §5.2.2.4).
+    /// The response says `no-cache` (RFC 9111 §5.2.2.4) and has nothing to validate it with.
     ResponseNoCache,
     /// The response says `private` (RFC 9111 §5.2.2.7).
     Private,
@@ -49,9 +49,9 @@ pub enum Reason {
     VaryStar,
     /// The response varies by identity: Cookie or Authorization.
     VaryCookie,
-    /// The response has no explicit freshness lifetime (RFC 9111 §4.2.1).
+    /// The response has no freshness lifetime (RFC 9111 §4.2.1) and nothing to validate it with.
     NoFreshness,
-    /// The response was stale when it arrived (RFC 9111 §4.2).
+    /// The response was stale when it arrived (RFC 9111 §4.2) and has nothing to validate it with.
     Expired,
     /// Only the end of the connection ended the content.
     DelimitedByClose,

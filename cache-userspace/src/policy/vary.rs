@@ -59,6 +59,21 @@ impl Selection {
         self.nominated.iter().all(|field| field.matches(request))
     }
 
+    /// What matches both: a stored response that was selected by one and says by now that it is selected by the other.
+    ///
+    /// Where both nominate a field, the value is the one of `self`.
+    pub fn and(self, other: Self) -> Self {
+        let is_new = |field: &Nominated| !self.nominated.iter().any(|old| old.name == field.name);
+        let new: Vec<Nominated> = other.nominated.iter().filter(|field| is_new(field)).cloned().collect();
+        if new.is_empty() {
+            return self;
+        }
+        let mut nominated: Vec<Nominated> = self.nominated.into_vec();
+        nominated.extend(new);
+        nominated.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Self { nominated: nominated.into_boxed_slice() }
+    }
+
     /// The names that were nominated, lower-cased and sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.nominated.iter().map(|field| field.name.as_ref())
@@ -169,6 +184,16 @@ mod tests {
         for selection in [of("identity", Profile::Safe), of("gzip", Profile::Rfc9111)] {
             assert!(selection.matches(&Fields::default()));
         }
+    }
+
+    #[test]
+    fn two_selections_together_want_both() {
+        let request = [("a", "1"), ("b", "2"), ("c", "3")];
+        let both = selection(&["b, c"], &request).unwrap().and(selection(&["a, b"], &request).unwrap());
+        assert_eq!(both, selection(&["a, b, c"], &request).unwrap());
+        let same = selection(&["a"], &request).unwrap();
+        assert_eq!(same.clone().and(Selection::default()), same);
+        assert_eq!(Selection::default().and(same.clone()), same);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 mod answer;
 pub mod cache_control;
+mod combine;
 mod conditional;
 mod control;
 pub mod date;
@@ -39,6 +40,7 @@ pub mod vary;
 use std::{fmt, str::FromStr, time::Duration};
 
 pub use answer::{names_what_client_has, ranges};
+pub use combine::combined;
 pub use conditional::{is_kept_in_not_modified, is_not_modified};
 pub use decide::{Candidate, Decision, Miss, decide};
 pub use eligible::{Eligibility, eligible};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{Entry, Fill, Filled, HandOver, Sequence, Store};
-use crate::policy::{Reason, Stored};
+use crate::policy::{self, Part, Reason, Stored};
 
 /// A response being recorded.
 pub struct Recording {
@@ -62,12 +62,50 @@ impl Recording {
         self.fill.hand_over()
     }
 
-    /// Stores the complete response; `head` makes its head of the stored fields and the content's length.
+    /// Stores the complete response; `head` makes its head of the stored fields and the content's length. A part joins
+    /// the part that is stored already, where both are of one representation (RFC 9111 §3.4).
     ///
     /// # Errors
-    /// `purged`, `incomplete`, `store-full`.
+    /// `purged`, `incomplete`, `store-full`; `superseded` where the whole is stored already.
     pub fn finish(self, head: impl FnOnce(&Stored, u64) -> Bytes) -> Result<Arc<Entry>, Reason> {
-        let head = head(&self.stored, self.fill.bytes());
-        self.store.insert(&self.key, &self.resource, self.begun, self.stored, head, self.fill)
+        let Self { store, fill, stored, key, resource, begun } = self;
+        let Some(part) = stored.part else {
+            let head = head(&stored, fill.bytes());
+            return store.insert(&key, &resource, begun, stored, head, fill);
+        };
+        let mut body = fill.finish()?;
+        if body.bytes() != part.span().bytes() {
+            return Err(Reason::Incomplete);
+        }
+        let variants = store.variants(&key);
+        let alive = || variants.iter().flat_map(|v| v.iter()).filter(|entry| store.alive(entry));
+        let is_whole = |entry: &&Arc<Entry>| {
+            entry.stored.part.is_none()
+                && entry.stored.selection == stored.selection
+                && entry.stored.entity_tag() == stored.entity_tag()
+        };
+        if alive().any(|entry| is_whole(&entry)) {
+            return Err(Reason::Superseded);
+        }
+        let mut together = stored;
+        if let Some((old, combined)) =
+            alive().find_map(|old| Some((old, policy::combined(&old.stored, &together)?)))
+        {
+            body = joined(old, body, part);
+            together = combined;
+        }
+        let head = head(&together, body.bytes());
+        store.insert_segments(&key, &resource, begun, together, head, body)
     }
+}
+
+/// The bytes of both parts, where they overlap those of the newer one.
+fn joined(old: &Entry, new: Body, new_part: Part) -> Body {
+    let Some(old_part) = old.stored.part else { return new };
+    let before = new_part.first.saturating_sub(old_part.first);
+    let after = (new_part.last + 1).saturating_sub(old_part.first);
+    let mut body = old.part(0..before);
+    body.append(new);
+    body.append(old.part(after..old.body_bytes.max(after)));
+    body
 }

@@ -56,7 +56,9 @@ impl Judged {
     pub(super) fn unexplained(&self) -> Vec<String> {
         let cases = self.judged().filter(|(_, _, verdict)| **verdict == Verdict::Unexplained);
         let profile = &self.profile;
-        let cases = cases.map(move |(case, outcome, _)| format!("{profile}: {}: {outcome}", case.id));
+        let cases = cases.map(move |(case, outcome, _)| {
+            format!("{profile}: {}: {outcome}; Cache-Status: {}", case.id, case.said.join(" / "))
+        });
         let no_such = |id| format!("{profile}: {id}: listed, but the suite has no such case");
         let unknown = self.unknown.iter().map(no_such);
         cases.chain(unknown).collect()
@@ -115,6 +117,7 @@ impl Judged {
                 };
                 json!({
                     "case": case.id, "area": case.area, "kind": case.kind, "outcome": outcome.to_string(),
+                    "cache_status": case.said,
                     "list": list, "clause": clause, "why": why, "unexplained": *verdict == Verdict::Unexplained,
                 })
             })
@@ -165,7 +168,7 @@ mod tests {
     #[test]
     fn passed_cases_are_counted_by_kind_and_the_rest_is_named() {
         assert_eq!(judged().summary(), "safe: 1/2 required, 0/0 optimal, 0/1 check");
-        assert_eq!(judged().unexplained(), ["safe: b: Response 2 comes from cache"]);
+        assert_eq!(judged().unexplained(), ["safe: b: Response 2 comes from cache; Cache-Status: "]);
     }
 
     #[test]

@@ -51,6 +51,9 @@ pub(super) struct Case {
     pub(super) kind: Kind,
     /// Cases without which it says nothing.
     depends_on: Vec<String>,
+    /// The Cache-Status of each answer (RFC 9211).
+    #[serde(default)]
+    pub(super) said: Vec<String>,
 }
 
 /// How a case ended.
@@ -169,7 +172,7 @@ pub(super) mod tests {
 
     /// A case in the area `area` that depends on nothing.
     pub(crate) fn case(id: &str, kind: Kind) -> Case {
-        Case { id: id.to_owned(), area: "area".to_owned(), kind, depends_on: vec![] }
+        Case { id: id.to_owned(), area: "area".to_owned(), kind, depends_on: vec![], said: vec![] }
     }
 
     fn outcomes(results: &str) -> Result<Vec<Outcome>> {

@@ -42,6 +42,11 @@ impl Checkout {
         self.target.join("tools")
     }
 
+    /// The lists and the client of `conformance`.
+    pub(crate) fn conformance(&self) -> PathBuf {
+        self.root.join("tests/fixtures/conformance")
+    }
+
     /// cargo, in the folder of the workspace.
     pub(crate) fn cargo(&self) -> Command {
         let mut cargo = cargo();

@@ -1,6 +1,7 @@
 //! The project's own commands. This file only dispatches: each act has a file of its own.
 
 mod checkout;
+mod conformance;
 mod demo;
 mod machine;
 mod setup;
@@ -40,11 +41,16 @@ enum Act {
     },
     /// Run what continuous integration runs: exactly `test`.
     Ci,
+    /// Run the public cache test suite against the cache, in both profiles (root needed).
+    Conformance(conformance::Arguments),
     /// Check the house rules that a machine can check.
     Tidy,
     /// The part of `demo` that runs under `sidestep exec`.
     #[command(hide = true)]
     DemoInside(demo::inside::Arguments),
+    /// The part of `conformance` that runs in a network namespace of its own.
+    #[command(hide = true)]
+    ConformanceInside(conformance::inside::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -53,8 +59,10 @@ fn main() -> ExitCode {
         Act::Demo => demo::run(),
         Act::Test { quick } => test::run(quick),
         Act::Ci => test::run(false),
+        Act::Conformance(arguments) => conformance::run(&arguments),
         Act::Tidy => tidy::run(),
         Act::DemoInside(arguments) => demo::inside::run(&arguments),
+        Act::ConformanceInside(arguments) => conformance::inside::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,9 +3,15 @@
 //! Which compiler fits is left to `toolchain`. No service is ever started.
 
 mod apt;
+mod npm;
 mod python;
 
-use std::{env, ffi::OsString, path::Path, time::Instant};
+use std::{
+    env,
+    ffi::OsString,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use anyhow::{Result, anyhow};
 
@@ -17,7 +23,7 @@ use crate::{
 };
 
 /// Packages of the tests, and the program by which each is known to be there.
-const TEST_PACKAGES: [(&str, &str); 8] = [
+const TEST_PACKAGES: [(&str, &str); 9] = [
     ("nginx-light", "nginx"),
     ("wrk", "wrk"),
     ("iproute2", "ip"),
@@ -25,8 +31,12 @@ const TEST_PACKAGES: [(&str, &str); 8] = [
     ("curl", "curl"),
     ("openssl", "openssl"),
     ("nodejs", "node"),
+    ("npm", "npm"),
     ("default-jdk-headless", "javac"),
 ];
+
+/// Those that `conformance` needs.
+const CONFORMANCE_PACKAGES: [(&str, &str); 3] = [("iproute2", "ip"), ("nodejs", "node"), ("npm", "npm")];
 
 /// Installs what is missing and says what is there.
 ///
@@ -48,12 +58,22 @@ pub(crate) fn install(checkout: &Checkout, tests: bool) -> Result<()> {
             toolchain::find().map_err(|missing| anyhow!("{missing}"))?
         }
     };
-    println!("kernel programs: {toolchain}");
+    eprintln!("kernel programs: {toolchain}");
     if tests {
-        install_test_programs()?;
+        install_programs(&TEST_PACKAGES, !python::can_make_environments())?;
         python::install(&checkout.tools())?;
+        npm::install(&checkout.tools())?;
     }
     Ok(())
+}
+
+/// Installs the public cache test suite and what runs it; returns its folder. Quick when nothing is missing.
+///
+/// # Errors
+/// If something is missing that cannot be installed here.
+pub(crate) fn install_conformance(checkout: &Checkout) -> Result<PathBuf> {
+    install_programs(&CONFORMANCE_PACKAGES, false)?;
+    npm::install(&checkout.tools())
 }
 
 fn install_toolchain(missing: &Missing) -> Result<()> {
@@ -76,35 +96,31 @@ fn install_toolchain(missing: &Missing) -> Result<()> {
     Ok(())
 }
 
-fn install_test_programs() -> Result<()> {
-    let mut missing: Vec<&str> = TEST_PACKAGES
-        .iter()
-        .filter(|(_, program)| !machine::has(program))
-        .map(|(package, _)| *package)
-        .collect();
-    if !python::can_make_environments() {
+fn install_programs(packages: &[(&str, &str)], lacks_venv: bool) -> Result<()> {
+    let mut missing: Vec<&str> =
+        packages.iter().filter(|(_, program)| !machine::has(program)).map(|(package, _)| *package).collect();
+    if lacks_venv {
         missing.push("python3-venv");
     }
     if !missing.is_empty() {
         if !machine::is_debian() {
-            let programs = TEST_PACKAGES.map(|(_, program)| program).join(", ");
-            return Err(anyhow!("the tests need {programs} and python3 with venv; install what is missing"));
+            return Err(anyhow!("the tests need these, by their names on Debian: {}", missing.join(", ")));
         }
         apt::install(&missing, "1 min")?;
     }
-    for (_, program) in TEST_PACKAGES {
+    for (_, program) in packages {
         let found = machine::program_path(program);
         let found = found.ok_or_else(|| anyhow!("{program} is still missing after the installation"))?;
-        println!("{program}: {}", found.display());
+        eprintln!("{program}: {}", found.display());
     }
     Ok(())
 }
 
 /// Says what will run and how long it usually takes, runs it, says how long it took.
 fn timed(what: &str, about: &str, act: impl FnOnce() -> Result<()>) -> Result<()> {
-    println!("{what}\n  takes about {about} …");
+    eprintln!("{what}\n  takes about {about} …");
     let start = Instant::now();
     act()?;
-    println!("  done in {:.0} s", start.elapsed().as_secs_f64());
+    eprintln!("  done in {:.0} s", start.elapsed().as_secs_f64());
     Ok(())
 }

@@ -41,7 +41,7 @@ pub(super) fn install(tools: &Path) -> Result<()> {
         })?;
     }
     let go = link_go(&environment)?;
-    println!("python: {}\ngo: {}", environment.join("bin/python3").display(), go.display());
+    eprintln!("python: {}\ngo: {}", environment.join("bin/python3").display(), go.display());
     Ok(())
 }
 

@@ -10,7 +10,6 @@ use super::{
     cache_control::{CacheControl, Delta},
     control::is_pragma_no_cache,
     range::{self, Plan},
-    storing::is_authorized,
 };
 
 /// A stored response among which one is selected.
@@ -34,7 +33,7 @@ pub enum Decision {
         /// Whether it is stale, within stale-while-revalidate (RFC 5861 §3): it is to be validated besides.
         revalidate: bool,
     },
-    /// The variant at `index` of those given must be validated first (§4.3).
+    /// The variant at `index` of those given must be validated first (§4.3), or replaced where it has no validator.
     Validate {
         /// Position in the iterator of variants.
         index: usize,
@@ -124,10 +123,7 @@ fn judge<'a>(
     // `immutable` (RFC 8246 §2) changes nothing here: a request that wants a validation is the signal from the client
     // at which a proxy validates all the same.
     let miss = if is_fresh { Miss::Request } else { Miss::Stale };
-    // §3.5: what comes back to an authorized request may only renew what such requests may share.
-    let may_validate =
-        stored.has_validator() && (!is_authorized(request) || stored.shared_with_authorization);
-    if may_validate { Decision::Validate { index, miss } } else { Decision::Forward(miss) }
+    Decision::Validate { index, miss }
 }
 
 /// The newest by Date of the matching variants, the last received of equally new ones (§4, §4.1).
@@ -257,7 +253,7 @@ mod tests {
         let ask = |now| ask(&[], &variants, Profile::Safe, now);
         assert_eq!(ask(after(0)), reuse(0, 10));
         assert_eq!(ask(after(49)), reuse(0, 59));
-        assert_eq!(ask(after(50)), Decision::Forward(Miss::Stale));
+        assert_eq!(ask(after(50)), validate(Miss::Stale));
         let clock_stepped = Now { wall: STORED_AT.wall + 3600, ..after(5) };
         assert_eq!(ask(clock_stepped), reuse(0, 15), "a step of the wall clock changes no freshness");
     }
@@ -266,7 +262,7 @@ mod tests {
     fn nothing_is_reused_beyond_its_resident_time() {
         let variants = [stored(&[], &[("cache-control", "max-age=9999")], STORED_AT)];
         assert_eq!(ask(&[], &variants, Profile::Rfc9111, after(599)), reuse(0, 599));
-        assert_eq!(ask(&[], &variants, Profile::Rfc9111, after(600)), Decision::Forward(Miss::Stale));
+        assert_eq!(ask(&[], &variants, Profile::Rfc9111, after(600)), validate(Miss::Stale));
     }
 
     #[test]
@@ -275,12 +271,12 @@ mod tests {
         let ten_later = |pair| ask(&[pair], &variants, Profile::Rfc9111, after(10));
         for (value, expected) in [
             ("max-age=10", reuse(0, 10)),
-            ("max-age=9", Decision::Forward(Miss::Request)),
-            ("max-age=0", Decision::Forward(Miss::Request)),
-            ("max-age=x", Decision::Forward(Miss::Request)),
+            ("max-age=9", validate(Miss::Request)),
+            ("max-age=0", validate(Miss::Request)),
+            ("max-age=x", validate(Miss::Request)),
             ("min-fresh=50", reuse(0, 10)),
-            ("min-fresh=51", Decision::Forward(Miss::Request)),
-            ("NO-CACHE", Decision::Forward(Miss::Request)),
+            ("min-fresh=51", validate(Miss::Request)),
+            ("NO-CACHE", validate(Miss::Request)),
             ("x=\"", Decision::Forward(Miss::Request)),
             ("max-stale=100", reuse(0, 10)),
             ("only-if-cached", reuse(0, 10)),
@@ -288,7 +284,7 @@ mod tests {
         ] {
             assert_eq!(ten_later(("Cache-Control", value)), expected, "{value}");
         }
-        assert_eq!(ten_later(("Pragma", "no-cache")), Decision::Forward(Miss::Request));
+        assert_eq!(ten_later(("Pragma", "no-cache")), validate(Miss::Request));
         let both = [("pragma", "no-cache"), ("cache-control", "x")];
         assert_eq!(
             ask(&both, &variants, Profile::Safe, after(1)),
@@ -302,7 +298,7 @@ mod tests {
         let variants = [stored(&[], &[("cache-control", "max-age=60")], STORED_AT)];
         for value in ["max-stale", "max-stale=1000"] {
             let asked = ask(&[("cache-control", value)], &variants, Profile::Rfc9111, after(61));
-            assert_eq!(asked, Decision::Forward(Miss::Stale));
+            assert_eq!(asked, validate(Miss::Stale));
         }
     }
 
@@ -315,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_to_be_reused_is_validated_where_it_has_a_validator_rfc9111_4_3() {
+    fn what_is_not_to_be_reused_is_to_be_validated_rfc9111_4_3() {
         const MODIFIED: (&str, &str) = ("last-modified", "Sun, 06 Nov 1994 08:00:00 GMT");
         let miss = Decision::Forward;
         // response, further field, seconds later, request directive, decision
@@ -324,9 +320,9 @@ mod tests {
             ("max-age=60", ("etag", "\"a\""), 60, "", validate(Miss::Stale)),
             ("max-age=60", ("etag", "W/\"a\""), 60, "", validate(Miss::Stale)),
             ("max-age=60", MODIFIED, 60, "", validate(Miss::Stale)),
-            ("max-age=60", ("etag", "a"), 60, "", miss(Miss::Stale)),
-            ("max-age=60", ("last-modified", "x"), 60, "", miss(Miss::Stale)),
-            ("max-age=60", ("x", "y"), 60, "", miss(Miss::Stale)),
+            ("max-age=60", ("etag", "a"), 60, "", validate(Miss::Stale)),
+            ("max-age=60", ("last-modified", "x"), 60, "", validate(Miss::Stale)),
+            ("max-age=60", ("x", "y"), 60, "", validate(Miss::Stale)),
             ("max-age=60", MODIFIED, 1, "no-cache", validate(Miss::Request)),
             ("max-age=60, immutable", MODIFIED, 1, "max-age=0", validate(Miss::Request)),
             ("max-age=60", MODIFIED, 1, "min-fresh=60", validate(Miss::Request)),
@@ -348,13 +344,13 @@ mod tests {
     }
 
     #[test]
-    fn authorized_requests_validate_only_what_they_may_share_rfc9111_3_5() {
+    fn what_may_not_be_given_to_authorized_requests_is_not_selected_for_them_in_safe_rfc9111_3_5() {
         let of = |control| [stored(&[], &[("cache-control", control), ("etag", "\"a\"")], STORED_AT)];
         let ask = |variants: &[Stored], profile| ask(&[("Authorization", "x")], variants, profile, after(60));
         for profile in [Profile::Safe, Profile::Rfc9111] {
             assert_eq!(ask(&of("max-age=60, public"), profile), validate(Miss::Stale));
         }
-        assert_eq!(ask(&of("max-age=60"), Profile::Rfc9111), Decision::Forward(Miss::Stale));
+        assert_eq!(ask(&of("max-age=60"), Profile::Rfc9111), validate(Miss::Stale));
         assert_eq!(ask(&of("max-age=60"), Profile::Safe), Decision::Forward(Miss::Request));
     }
 

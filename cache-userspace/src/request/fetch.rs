@@ -12,7 +12,7 @@ use super::{Path, answer_view, bind, view};
 use crate::clock;
 use crate::forward::{Answer, Exchange, Follower, ForwardError, Lead, Part, RequestBody, Turn};
 use crate::http1::{Framing, ResponseHead};
-use crate::policy::{self, Cause, Decision, Now, Reason, StaleVerdict};
+use crate::policy::{self, Cause, Decision, Now, Reason, StaleVerdict, Stored};
 use crate::respond::write::not_stored;
 use crate::respond::{CacheStatus, Forwarded, Own, Response, Reused, Role, SharedResponse, reason_phrase, stored_head};
 use crate::store::{Entry, Place, Recording};
@@ -316,19 +316,26 @@ impl Path {
             away.requested_at,
             received_at,
         );
+        if updated.is_empty() || !is_impersonal {
+            return self.not_confirmed(ask, away, head);
+        }
         let mut confirmed: Option<Arc<Entry>> = None;
         for (index, stored) in updated {
-            let Some(old) = ask.variants.get(index) else { continue };
-            let new_head = stored_head(&stored, reason_phrase(&old.head), old.body_bytes);
-            match self.store.freshen(&ask.key, old, stored, new_head) {
-                Ok(entry) if confirmed.is_none() || ask.selected == Some(index) => confirmed = Some(entry),
-                Ok(_) => {}
-                Err(reason) => not_stored(reason, &self.counters),
+            let entry = self.freshen(&ask, index, stored);
+            if confirmed.is_none() || ask.selected == Some(index) {
+                confirmed = entry.or(confirmed);
             }
         }
-        let Some(entry) = confirmed.filter(|_| is_impersonal) else {
-            return self.not_confirmed(ask, away, head);
+        let Some(entry) = confirmed else {
+            // Purged or replaced meanwhile.
+            let (exchange, body) = away.exchange.with_body(RequestBody::of_nobody());
+            self.keep(&ask, exchange);
+            return Fetched::LookAgain(body);
         };
+        if entry.stored.refused.is_some() {
+            // Good for this answer only.
+            self.store.invalidate(&ask.resource);
+        }
         self.uncacheable.note(&ask.key, false, received_at.boot);
         if let Some(lead) = away.lead.take() {
             lead.land(Arc::new(Landing::Confirmed(entry.clone())));
@@ -428,12 +435,16 @@ impl Path {
             received_at,
         );
         for (index, stored) in updated {
-            let Some(old) = ask.variants.get(index) else { continue };
-            let new_head = stored_head(&stored, reason_phrase(&old.head), old.body_bytes);
-            if let Err(reason) = self.store.freshen(&ask.key, old, stored, new_head) {
-                not_stored(reason, &self.counters);
-            }
+            self.freshen(ask, index, stored);
         }
+    }
+
+    /// Puts the new form of a variant into the store.
+    fn freshen(&self, ask: &Ask, index: usize, stored: Stored) -> Option<Arc<Entry>> {
+        let old = ask.variants.get(index)?;
+        let head = stored_head(&stored, reason_phrase(&old.head), old.body_bytes);
+        let freshened = self.store.freshen(&ask.key, old, stored, head);
+        freshened.inspect_err(|reason| not_stored(*reason, &self.counters)).ok()
     }
 
     /// Keeps the upstream connection of an answer that is not passed on, if nothing of it is still to come.

@@ -209,6 +209,9 @@ impl Pump {
                 tracing::debug!(%error, "a recorded answer broke off");
                 let until_close = self.shared.head.framing == Framing::UntilClose;
                 self.shared.needs_reset.store(until_close || is_reset(&error), Ordering::Release);
+                if matches!(self.sink, Sink::Store(_)) {
+                    not_stored(Reason::Incomplete, &self.path.counters);
+                }
                 self.sink = Sink::Closed;
             }
         }

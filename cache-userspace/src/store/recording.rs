@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Entry, Fill, Filled, HandOver, Sequence, Store};
+use super::{Body, Entry, Fill, Filled, HandOver, Sequence, Store};
 use crate::policy::{self, Part, Reason, Stored};
 
 /// A response being recorded.

@@ -40,7 +40,12 @@ async fn a_client_that_does_not_read_holds_the_origin_back() {
 
 #[tokio::test]
 async fn an_answer_that_is_to_be_stored_is_held_back_once_the_store_refuses_it() {
-    let (_origin, node, _client, mut server) = asked(&get("/a")).await;
+    let origin = Origin::new().await;
+    let node = Node::before(&origin);
+    let mut client = node.client_with_small_buffers().await;
+    client.send(get("/a")).await;
+    let mut server = origin.connection().await;
+    server.request().await;
     server.send("HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nTransfer-Encoding: chunked\r\n\r\n").await;
     server.send(format!("{FLOOD:x}\r\n")).await;
 

@@ -9,7 +9,7 @@ use super::{
     eligible,
     entity_tag::{entity_tag, is_weak, only, opaque},
     freshness::is_strong,
-    kept::{kept, updated},
+    kept::{is_of_other_content, kept, updated},
     storing::{Arrival, Purpose, is_authorized},
     validate::is_selected_by,
 };
@@ -17,8 +17,7 @@ use super::{
 /// The variants that a 304 updates and their new forms (§4.3.4, §3.2). Empty: it is about nothing that is stored.
 ///
 /// `request` is the client's, without the conditions of ours. A new form with `refused` answers this request only. A
-/// variant whose tag is the same by the weak comparison only comes back as it was: it was validated for this request,
-/// but the 304 MUST NOT update it.
+/// variant that was validated for this request, but that the 304 must not update, comes back as it was.
 pub fn freshen<'a>(
     request: &RequestView<'_>,
     variants: impl Iterator<Item = &'a Stored> + Clone,
@@ -35,12 +34,18 @@ pub fn freshen<'a>(
         variants.enumerate().filter(|(_, stored)| may_update(stored, request, rules)).collect();
     let arrival = Arrival::of(request, response.fields, rules, requested_at, received_at);
     let validator = Validator::of(response, received_at.wall);
-    let identified = validator.identify(&candidates, is_conditional(request));
-    if let (true, [(index, stored)]) = (identified.is_empty(), candidates.as_slice())
-        && !is_conditional(request)
-        && validator.is_weakly_of(stored)
+    let is_about = |(_, stored): &(usize, &Stored)| !is_of_other_content(&stored.fields, response.fields);
+    let mut identified = validator.identify(&candidates);
+    identified.retain(is_about);
+    if let (true, false, [sole]) = (identified.is_empty(), is_conditional(request), candidates.as_slice())
+        && is_about(sole)
     {
-        return vec![(*index, (*stored).clone())];
+        let (index, stored) = *sole;
+        return match validator.of_sole(stored) {
+            Sole::Updated => vec![(index, arrival.update(stored, response))],
+            Sole::Validated => vec![(index, stored.clone())],
+            Sole::Other => Vec::new(),
+        };
     }
     identified.into_iter().map(|(index, stored)| (index, arrival.update(stored, response))).collect()
 }
@@ -58,7 +63,7 @@ impl Arrival<'_> {
     ///
     /// Where they no longer allow storing, it is good for this one answer (`refused`).
     pub(super) fn update(&self, stored: &Stored, response: &ResponseView<'_>) -> Stored {
-        let fields = updated(&stored.fields, &kept(response.fields, self.date.earliest));
+        let fields = updated(&stored.fields, &kept(response.fields, self.date.earliest, false));
         match self.judge(stored.status, stored.part, &fields, Purpose::Update) {
             // A new Vary adds to the fields that selected it; it never widens whom it is for.
             Ok(new) => Stored { selection: stored.selection.clone().and(new.selection), ..new },
@@ -76,6 +81,13 @@ impl Arrival<'_> {
     }
 }
 
+/// What a 304 means for the only response that it can be about.
+enum Sole {
+    Updated,
+    Validated,
+    Other,
+}
+
 /// What a 304 names the representation by (RFC 9110 §8.8).
 struct Validator<'a> {
     tag: Option<&'a [u8]>,
@@ -89,21 +101,14 @@ impl<'a> Validator<'a> {
     }
 
     /// The first match of §4.3.4.
-    fn identify<'s>(
-        &self,
-        candidates: &[(usize, &'s Stored)],
-        is_conditional: bool,
-    ) -> Vec<(usize, &'s Stored)> {
+    fn identify<'s>(&self, candidates: &[(usize, &'s Stored)]) -> Vec<(usize, &'s Stored)> {
         let matching = candidates.iter().copied();
         match (self.tag, self.last_modified) {
             (Some(tag), _) if !is_weak(tag) => {
                 matching.filter(|(_, stored)| self.is_strongly_of(stored, tag)).collect()
             }
             (None, None) => match candidates {
-                // §4.3.4 wants the stored response to lack a validator as well. RFC 9110 §15.4.5 lets a 304 leave out
-                // Last-Modified, so that one which answers nothing but our own condition on the one response that we
-                // have says enough.
-                [only] if !is_conditional || !only.1.has_validator() => vec![*only],
+                [sole] if !sole.1.has_validator() => vec![*sole],
                 _ => Vec::new(),
             },
             _ => matching
@@ -111,6 +116,21 @@ impl<'a> Validator<'a> {
                 .max_by_key(|(_, stored)| (stored.date, stored.received))
                 .into_iter()
                 .collect(),
+        }
+    }
+
+    /// What a 304 says that §4.3.4 does not identify, where it can only answer our own condition on the one response
+    /// that we have: this one can be reused (§4.3.3).
+    fn of_sole(&self, stored: &Stored) -> Sole {
+        match (self.tag, self.last_modified) {
+            // RFC 9110 §15.4.5: a 304 need not repeat Last-Modified, so nothing is missing that would identify it.
+            (None, None) if stored.entity_tag().is_none() => Sole::Updated,
+            // The tag that it should have repeated is missing.
+            (None, None) => Sole::Validated,
+            // Some servers weaken the tag of what they compress, but not that of a 304. §4.3.4: such a 304 MUST NOT
+            // update; If-None-Match compares weakly (RFC 9110 §13.1.2).
+            (Some(_), _) if self.is_weakly_of(stored) => Sole::Validated,
+            _ => Sole::Other,
         }
     }
 
@@ -212,7 +232,8 @@ mod tests {
             ("date, tag left out", &[client], &[of(&[TAG, MODIFIED])], &[MODIFIED], &[0]),
             ("another date: none", &[], &[of(&[MODIFIED])], &[same_second], &[]),
             ("none, one stored, without", &[client], &[of(&[])], &[], &[0]),
-            ("none, one stored, only our condition", &[], &[of(&[TAG])], &[], &[0]),
+            ("none, one stored, only our condition", &[], &[of(&[MODIFIED])], &[], &[0]),
+            ("none, one stored, its tag is missing", &[], &[of(&[TAG])], &[], &[]),
             ("none, one stored, the client's condition", &[client], &[of(&[TAG])], &[], &[]),
             ("none, two stored", &[], &[of(&[TAG]), of(&[TAG])], &[], &[]),
         ];
@@ -233,10 +254,26 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_that_is_only_weakly_the_same_validates_without_updating() {
-        let updated = answered(Profile::Safe, &[], &[of(&[("etag", "W/\"a\"")])], &[TAG, ("x", "1")]);
-        let [(0, same)] = updated.as_slice() else { panic!("{updated:?}") };
-        assert!(!same.fields.contains("x") && same.received == STORED_AT.boot && same.refused.is_none());
+    fn a_304_that_names_no_tag_or_weakly_the_same_validates_without_updating_rfc9111_4_3_3() {
+        for (tag, answer) in
+            [("W/\"a\"", &[TAG, ("x", "1")][..]), ("W/\"a\"", &[("x", "1")]), ("\"a\"", &[("x", "1")])]
+        {
+            let updated = answered(Profile::Safe, &[], &[of(&[("etag", tag)])], answer);
+            let [(0, same)] = updated.as_slice() else { panic!("{updated:?}") };
+            assert!(!same.fields.contains("x") && same.received == STORED_AT.boot && same.refused.is_none());
+            let client = [("if-none-match", "\"x\"")];
+            assert!(answered(Profile::Safe, &client, &[of(&[("etag", tag)])], answer).is_empty());
+        }
+    }
+
+    #[test]
+    fn a_304_about_other_bytes_freshens_nothing() {
+        let variants = [of(&[TAG, ("content-encoding", "gzip")])];
+        for pair in [("content-encoding", "br"), ("content-md5", "x"), ("repr-digest", "x")] {
+            assert!(answered(Profile::Rfc9111, &[], &variants, &[TAG, pair]).is_empty(), "{pair:?}");
+            assert!(answered(Profile::Rfc9111, &[], &variants, &[pair]).is_empty(), "{pair:?}");
+        }
+        assert_eq!(answered(Profile::Rfc9111, &[], &variants, &[TAG, ("content-length", "0")]).len(), 1);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::{
     Candidate, Eligibility, Now, Profile, RequestView, ResponseView, Rules, Stored, eligible,
     entity_tag::only,
     freshen::may_update,
+    kept::is_of_other_content,
     storing::{Arrival, length},
 };
 
@@ -64,6 +65,7 @@ fn compare(candidate: Candidate<'_>, response: &ResponseView<'_>) -> Comparison 
     // 206: a part is stored as if of a 200 (§3.3).
     if !matches!(stored.status, 200 | 206)
         || has_other_length
+        || is_of_other_content(&stored.fields, response.fields)
         || is_other("etag")
         || is_other("last-modified")
     {
@@ -129,6 +131,7 @@ mod tests {
                 outdated,
                 outdated,
             ),
+            (&[TAG], &[TAG, ("content-encoding", "br")], outdated, outdated),
             (&[TAG], &[TAG, ("cache-control", "no-store")], outdated, outdated),
             (&[TAG], &[TAG, ("vary", "*")], outdated, outdated),
             (&[TAG], &[TAG, ("set-cookie", "a=b")], outdated, updated),

@@ -7,10 +7,9 @@ use bytes::Bytes;
 use super::date;
 use crate::http1::Fields;
 
-/// Fields that are never stored: hop-by-hop (RFC 9110 §7.6.1), for a proxy (RFC 9111 §3.1), and those that each answer
-/// gets anew: Age, and the Content-Range of a part.
-const NEVER_KEPT: [&str; 13] = [
-    "content-range",
+/// Fields that are never stored: hop-by-hop (RFC 9110 §7.6.1), for a proxy (RFC 9111 §3.1), and Age, which
+/// each answer gets anew.
+const NEVER_KEPT: [&str; 12] = [
     "connection",
     "proxy-connection",
     "keep-alive",
@@ -30,26 +29,24 @@ const NEVER_KEPT: [&str; 13] = [
 const NEVER_NOMINATED: [&str; 6] =
     ["cache-control", "expires", "vary", "etag", "last-modified", "content-encoding"];
 
-/// Fields that a stored response keeps as they are when others are updated (RFC 9111 §3.2): they describe the very
-/// bytes that are stored, and a 304 that says otherwise of them cannot change these.
-const NEVER_UPDATED: [&str; 7] = [
-    "content-length",
-    "content-range",
-    "content-encoding",
-    "content-md5",
-    "content-digest",
-    "repr-digest",
-    "digest",
-];
+/// Fields that an update leaves as they are (RFC 9111 §3.2).
+const NEVER_UPDATED: [&str; 2] = ["content-length", "content-range"];
+
+/// Fields that describe the very bytes that are stored: who says otherwise of them speaks of other bytes.
+const OF_THE_CONTENT: [&str; 5] =
+    ["content-encoding", "content-md5", "content-digest", "repr-digest", "digest"];
 
 /// Copies what is kept into one allocation of exactly its size; `date` (unix seconds) becomes the Date of a response
-/// without one (RFC 9110 §6.6.1).
-pub(super) fn kept(fields: &Fields, date: i64) -> Fields {
+/// without one (RFC 9110 §6.6.1). Of a part, Content-Range is left out: each answer gets its own.
+pub(super) fn kept(fields: &Fields, date: i64, is_part: bool) -> Fields {
     let nominated = |name: &[u8]| {
         fields.tokens("connection").any(|option| option.eq_ignore_ascii_case(name))
             && !is_one_of(name, &NEVER_NOMINATED)
     };
-    let is_kept = |name: &[u8]| !is_one_of(name, &NEVER_KEPT) && !nominated(name);
+    let is_kept = |name: &[u8]| {
+        let is_of_part = is_part && name.eq_ignore_ascii_case(b"content-range");
+        !(is_of_part || is_one_of(name, &NEVER_KEPT) || nominated(name))
+    };
     let date = (!fields.contains("date") || nominated(b"date")).then(|| date::format(date));
     let date = date.as_deref().map(|date| (b"Date".as_slice(), date.as_bytes()));
     let pairs = fields.iter().filter(|(name, _)| is_kept(name)).chain(date);
@@ -81,6 +78,12 @@ pub(super) fn updated(stored: &Fields, updates: &Fields) -> Fields {
     Fields::from_pairs(old.chain(new))
 }
 
+/// Whether the fields that arrive are about other bytes than those that are stored.
+pub(super) fn is_of_other_content(stored: &Fields, arrived: &Fields) -> bool {
+    let is_other = |name: &str| arrived.contains(name) && !arrived.values(name).eq(stored.values(name));
+    OF_THE_CONTENT.iter().any(|name| is_other(name))
+}
+
 fn is_one_of(name: &[u8], names: &[&str]) -> bool {
     names.iter().any(|other| name.eq_ignore_ascii_case(other.as_bytes()))
 }
@@ -90,32 +93,44 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_update_replaces_all_lines_of_a_name_and_nothing_that_describes_the_content_rfc9111_3_2() {
+    fn an_update_replaces_all_lines_of_a_name_rfc9111_3_2() {
         let stored = Fields::from_pairs([
             ("X", "1"),
             ("x", "2"),
             ("Y", "3"),
             ("Content-Length", "5"),
             ("Content-Type", "a/b"),
-            ("Content-Encoding", "gzip"),
         ]);
         let updates = Fields::from_pairs([
             ("x", "4"),
             ("content-length", "0"),
-            ("content-encoding", "br"),
+            ("content-range", "bytes 0-1/2"),
             ("content-type", "c/d"),
-            ("content-md5", "x"),
             ("Z", "5"),
         ]);
         let expected = [
             (b"Y".as_slice(), b"3".as_slice()),
             (b"Content-Length", b"5"),
-            (b"Content-Encoding", b"gzip"),
             (b"x", b"4"),
             (b"content-type", b"c/d"),
             (b"Z", b"5"),
         ];
         assert_eq!(updated(&stored, &updates).iter().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn fields_of_other_bytes_are_told_apart() {
+        let stored = Fields::from_pairs([("Content-Encoding", "gzip"), ("content-length", "5")]);
+        for (pair, expected) in [
+            (("content-encoding", "gzip"), false),
+            (("content-length", "0"), false),
+            (("content-type", "a/b"), false),
+            (("content-encoding", "br"), true),
+            (("Content-MD5", "x"), true),
+        ] {
+            assert_eq!(is_of_other_content(&stored, &Fields::from_pairs([pair])), expected, "{pair:?}");
+        }
+        assert!(!is_of_other_content(&stored, &Fields::default()), "what is left out stays");
     }
 
     #[test]
@@ -127,7 +142,7 @@ mod tests {
             ("x", "1"),
             ("date", "d"),
         ]);
-        let kept = kept(&fields, 0);
+        let kept = kept(&fields, 0, false);
         assert!(kept.contains("cache-control") && kept.contains("vary") && !kept.contains("x"));
     }
 
@@ -145,7 +160,7 @@ mod tests {
             ("X-Kept", "yes"),
             ("x-kept", "twice"),
         ]);
-        let kept = kept(&fields, 784_111_777);
+        let kept = kept(&fields, 784_111_777, false);
         let expected = [
             (b"Cache-Control".as_slice(), b"max-age=60".as_slice()),
             (b"X-Kept", b"yes"),
@@ -158,7 +173,7 @@ mod tests {
     #[test]
     fn a_date_of_the_origin_server_is_kept_as_it_is() {
         let fields = Fields::from_pairs([("date", "Sun, 06 Nov 1994 08:49:37 GMT")]);
-        let kept = kept(&fields, 0);
+        let kept = kept(&fields, 0, false);
         assert_eq!(kept.iter().collect::<Vec<_>>(), fields.iter().collect::<Vec<_>>());
     }
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::{
-    Candidate, Decision, Now, Profile, Reason, RequestView, ResponseView, Rules, Stored,
-    cache_control::CacheControl, date, decide, eligible, key, resource, store,
+    Candidate, Cause, Decision, Miss, Now, Profile, Reason, RequestView, ResponseView, Rules, StaleVerdict,
+    Stored, cache_control::CacheControl, date, decide, eligible, freshen, key, named_targets, resource,
+    stale, store, update_by_head, validation_fields,
 };
 use crate::http1::Fields;
 
@@ -106,7 +107,7 @@ impl Exchange {
     }
 }
 
-fn candidates(stored: &Stored) -> impl Iterator<Item = Candidate<'_>> {
+fn candidates(stored: &Stored) -> impl Iterator<Item = Candidate<'_>> + Clone {
     [Candidate { stored, content_bytes: 10 }].into_iter()
 }
 
@@ -122,7 +123,6 @@ fn forbidden() -> impl Strategy<Value = (Profile, Pair)> {
         control("x=\"a, b\" , no-store"),
         vary("*"),
         vary("accept, *"),
-        (None, ("content-range", "bytes 0-1/2")),
         safe("vary", "cookie"),
         safe("vary", "x-a,authorization"),
     ];
@@ -221,6 +221,8 @@ proptest! {
         pairs in prop::collection::vec(
             (prop::sample::select(vec![
                 "cache-control", "vary", "age", "date", "expires", "pragma", "connection", "host", "content-length",
+                "etag", "last-modified", "if-none-match", "if-modified-since", "range", "if-range", "content-range",
+                "location", "content-location", "cdn-cache-control",
             ]), prop::collection::vec(any::<u8>(), 0..60)), 0..8),
         status in any::<u16>(), target in prop::collection::vec(any::<u8>(), 0..20), wall in any::<i64>(),
         boots in any::<(u64, u64)>(), profile in profile(),
@@ -232,9 +234,121 @@ proptest! {
         let at = |seconds| Now { boot: Duration::from_secs(seconds), wall };
         let _ = CacheControl::of(&fields);
         let _ = eligible(&request, &rules);
-        if let Ok(stored) = store(&request, &response, &rules, at(boots.0), at(boots.1)) {
-            let _ = decide(&request, candidates(&stored), &rules, at(boots.0));
+        let _ = named_targets(&RequestView { method: b"POST", ..request }, &target, &response);
+        let now = at(boots.0);
+        for status in [status, 200, 206] {
+            let response = ResponseView { status, ..response };
+            let Ok(stored) = store(&request, &response, &rules, now, at(boots.1)) else { continue };
+            let _ = decide(&request, candidates(&stored), &rules, now);
+            let _ = stale(&request, &stored, &rules, now, Cause::Late);
+            let _ = validation_fields(&request, [&stored].into_iter(), 0);
+            let head = RequestView { method: b"HEAD", ..request };
+            let _ = update_by_head(&head, candidates(&stored), &response, &rules, now, now);
+            let not_modified = ResponseView { status: 304, ..response };
+            let _ = freshen(&request, [&stored].into_iter(), &not_modified, &rules, now, now);
         }
+    }
+
+    #[test]
+    fn nothing_that_a_304_forbids_is_reused_or_widened(
+        (profile, pair) in forbidden(), first in fields(), tag in prop::sample::select(vec!["\"a\"", "W/\"a\""]),
+        mut answer in fields(), at in 0..6_usize, now in moment(), later in 0..100_u64, x in "[ab]?",
+    ) {
+        let is_lifted = profile == Profile::Rfc9111
+            && first.iter().chain(&answer).any(|(_, value)| value.to_ascii_lowercase().contains("must-understand"));
+        prop_assume!(!(is_lifted && pair.1.to_ascii_lowercase().contains("no-store")));
+        let mut response: Vec<Pair> = first.into_iter().filter(|(name, _)| !name.eq_ignore_ascii_case("etag")).collect();
+        response.push(("etag".to_owned(), tag.to_owned()));
+        response.push(("cache-control".to_owned(), "max-age=50, public".to_owned()));
+        let exchange = Exchange { profile, request: vec![("x-a".to_owned(), x)], response, requested_at: now, received_at: now };
+        let Ok(stored) = exchange.store() else { return Ok(()) };
+        answer.retain(|(name, _)| !name.eq_ignore_ascii_case("etag"));
+        answer.push(("etag".to_owned(), tag.to_owned()));
+        answer.push(("cache-control".to_owned(), "max-age=1000".to_owned()));
+        answer.insert(at.min(answer.len()), pair);
+        let asked = Fields::from_pairs([("host".to_owned(), "a".to_owned())].iter().chain(&exchange.request).cloned());
+        let request = RequestView { method: b"GET", target: b"/", fields: &asked };
+        let answer = Fields::from_pairs(answer);
+        let response = ResponseView { status: 304, fields: &answer, delimited_by_close: false };
+        let then = Now { boot: now.boot + Duration::from_secs(later), wall: now.wall };
+        let rules = exchange.rules();
+        for (_, new) in freshen(&request, [&stored].into_iter(), &response, &rules, then, then) {
+            let decision = decide(&request, candidates(&new), &rules, then);
+            prop_assert_eq!(decision, Decision::Forward(Miss::Uri));
+            let verdict = stale(&request, &new, &rules, then, Cause::Disconnected);
+            prop_assert!(!matches!(verdict, StaleVerdict::Reuse { .. }), "{:?}", verdict);
+        }
+    }
+
+    #[test]
+    fn what_a_304_freshens_is_selected_by_its_request_and_by_no_other_than_before(
+        profile in profile(), vary in "(accept|x-a|x-b)(, (accept|x-a|x-b)){0,2}", new_vary in "(accept|x-a|x-b)",
+        request in prop::collection::vec(("(accept|x-a|x-b)", "[a-c]{0,2}"), 0..4),
+        other in prop::collection::vec(("(accept|x-a|x-b)", "[a-c]{0,2}"), 0..4), now in moment(),
+    ) {
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let response = vec![pair("vary", &vary), pair("cache-control", "max-age=9"), pair("etag", "\"a\"")];
+        let exchange = Exchange { profile, request, response, requested_at: now, received_at: now };
+        let stored = exchange.store().unwrap();
+        let with_host = |pairs: &[Pair]| Fields::from_pairs([pair("host", "a")].iter().chain(pairs).cloned());
+        let (asked, other) = (with_host(&exchange.request), with_host(&other));
+        let request = RequestView { method: b"GET", target: b"/", fields: &asked };
+        let answer = Fields::from_pairs([("etag", "\"a\""), ("vary", &new_vary)]);
+        let response = ResponseView { status: 304, fields: &answer, delimited_by_close: false };
+        let updated = freshen(&request, [&stored].into_iter(), &response, &exchange.rules(), now, now);
+        prop_assert_eq!(updated.len(), 1);
+        for (_, new) in updated {
+            prop_assert!(new.selection.matches(&asked));
+            prop_assert!(stored.selection.matches(&other) || !new.selection.matches(&other));
+        }
+    }
+
+    #[test]
+    fn what_must_be_revalidated_is_never_given_stale(
+        profile in profile(), mut response in fields(), request in fields(), mask in any::<u64>(),
+        word in prop::sample::select(vec!["must-revalidate", "proxy-revalidate", "s-maxage=0", "s-maxage=x", "no-cache"]),
+        windows in prop::option::of(0..10_000_u64), now in moment(), stay in 0..120_000_u64,
+        cause in prop::sample::select(vec![Cause::Disconnected, Cause::Late, Cause::Error(500), Cause::Error(503)]),
+    ) {
+        response.push(("cache-control".to_owned(), recased(word, mask)));
+        response.push(("cache-control".to_owned(), "stale-if-error=9999, stale-while-revalidate=9999".to_owned()));
+        response.push(("last-modified".to_owned(), date::format(WALL - 100)));
+        let exchange = Exchange { profile, request: vec![], response, requested_at: now, received_at: now };
+        let Ok(stored) = exchange.store() else { return Ok(()) };
+        let window = windows.map(Duration::from_secs);
+        let rules = Rules {
+            stale_while_revalidate: window, stale_if_error: window, stale_after: true, ..exchange.rules()
+        };
+        let then = Now { boot: now.boot + Duration::from_millis(stay), wall: now.wall };
+        let fields = Fields::from_pairs(request);
+        let request = RequestView { method: b"GET", target: b"/", fields: &fields };
+        if stored.fresh_for(&rules, then).is_zero() {
+            let decision = decide(&request, candidates(&stored), &rules, then);
+            prop_assert!(!matches!(decision, Decision::Reuse { .. }), "{:?}", decision);
+            let verdict = stale(&request, &stored, &rules, then, cause);
+            prop_assert!(!matches!(verdict, StaleVerdict::Reuse { .. }), "{:?}", verdict);
+        }
+    }
+
+    #[test]
+    fn the_order_of_a_requests_fields_decides_nothing(
+        profile in profile(), vary in "(accept|x-a|x-b)(, (accept|x-a|x-b)){0,2}",
+        request in prop::collection::vec(("(accept|x-a|x-b|cache-control|cookie)", "(max-age=[0-9]|no-cache|[a-c]{0,2})"), 0..5),
+        now in moment(),
+    ) {
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let response = vec![pair("vary", &vary), pair("cache-control", "public, max-age=9"), pair("etag", "\"a\"")];
+        let exchange = Exchange { profile, request, response, requested_at: now, received_at: now };
+        let Ok(stored) = exchange.store() else { return Ok(()) };
+        let decision = |pairs: &[Pair]| {
+            let fields = Fields::from_pairs(pairs.iter().cloned());
+            let request = RequestView { method: b"GET", target: b"/", fields: &fields };
+            decide(&request, candidates(&stored), &exchange.rules(), now)
+        };
+        // Lines of one name keep their order (RFC 9110 §5.3).
+        let mut sorted = exchange.request.clone();
+        sorted.sort_by(|a, b| a.0.cmp(&b.0));
+        prop_assert_eq!(decision(&exchange.request), decision(&sorted));
     }
 
     #[test]

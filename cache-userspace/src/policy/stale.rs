@@ -49,7 +49,9 @@ pub fn stale(
     let is_acceptable = stored.refused.is_none()
         && is_for(request, stored, rules)
         && accepts(request, &directives, age, fresh_for);
-    if fresh_for.is_zero() && stored.is_never_stale() {
+    // Not where only its stay here is over: then nothing is known of it, and nothing is forbidden.
+    let is_stale = stored.no_cache || age >= stored.lifetime;
+    if is_stale && stored.is_never_stale() {
         // §5.2.2.2, §5.2.2.8, §5.2.2.10: "MUST NOT reuse"; only without any answer is there an error to be made.
         return match cause {
             Cause::Disconnected => StaleVerdict::GatewayTimeout,
@@ -229,5 +231,7 @@ mod tests {
         let asked = [("cache-control", "no-cache")];
         assert_eq!(judge(&asked, "max-age=60, must-revalidate", &safe, 1, Disconnected), Pass);
         assert_eq!(judge(&[], "max-age=60, must-revalidate", &safe, 1, Disconnected), reuse(1));
+        let stayed_too_long = judge(&[], "max-age=9999, must-revalidate", &safe, 6000, Disconnected);
+        assert_eq!(stayed_too_long, Pass);
     }
 }

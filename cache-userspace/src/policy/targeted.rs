@@ -1,6 +1,6 @@
 //! Targeted cache control (RFC 9213): response directives meant for this cache, as structured fields.
 //!
-//! Whether they replace Cache-Control and Expires (§2.2) or may only make this cache stricter is left to `storing`.
+//! Whether they replace Cache-Control and Expires (§2.2) or may only make this cache stricter is left to `control`.
 
 use sfv::{BareItem, Dictionary, ListEntry};
 
@@ -45,9 +45,15 @@ fn read(directives: &Dictionary) -> CacheControl {
         no_cache: forbids("no-cache"),
         private: forbids("private"),
         public: is_true(directives, "public"),
-        must_revalidate: forbids("must-revalidate"),
+        // It permits as well (RFC 9111 §3.5); for what it forbids its companion does.
+        must_revalidate: is_true(directives, "must-revalidate"),
+        proxy_revalidate: forbids("must-revalidate") || forbids("proxy-revalidate"),
+        must_understand: forbids("must-understand"),
+        immutable: is_true(directives, "immutable"),
         max_age: seconds(directives, "max-age"),
         s_maxage: seconds(directives, "s-maxage"),
+        stale_while_revalidate: seconds(directives, "stale-while-revalidate"),
+        stale_if_error: seconds(directives, "stale-if-error"),
         ..CacheControl::default()
     }
 }
@@ -169,7 +175,8 @@ mod tests {
         for value in ["", "=?0", "=\"set-cookie\"", "=1", "=token", "=(a b)"] {
             let read =
                 given(&format!("no-store{value}, no-cache{value}, private{value}, must-revalidate{value}"));
-            assert!(read.no_store && read.no_cache && read.private && read.must_revalidate, "{value}");
+            assert!(read.no_store && read.no_cache && read.private && read.proxy_revalidate, "{value}");
+            assert_eq!(read.must_revalidate, value.is_empty(), "it permits: {value}");
         }
     }
 

@@ -10,7 +10,6 @@ use super::{
     cache_control::{CacheControl, Delta},
     control::is_pragma_no_cache,
     range::{self, Plan},
-    storing::is_authorized,
 };
 
 /// A stored response among which one is selected.
@@ -34,7 +33,7 @@ pub enum Decision {
         /// Whether it is stale, within stale-while-revalidate (RFC 5861 §3): it is to be validated besides.
         revalidate: bool,
     },
-    /// The variant at `index` of those given must be validated first (§4.3).
+    /// The variant at `index` of those given must be validated first (§4.3), or replaced where it has no validator.
     Validate {
         /// Position in the iterator of variants.
         index: usize,
@@ -124,10 +123,7 @@ fn judge<'a>(
     // `immutable` (RFC 8246 §2) changes nothing here: a request that wants a validation is the signal from the client
     // at which a proxy validates all the same.
     let miss = if is_fresh { Miss::Request } else { Miss::Stale };
-    // §3.5: what comes back to an authorized request may only renew what such requests may share.
-    let may_validate =
-        stored.has_validator() && (!is_authorized(request) || stored.shared_with_authorization);
-    if may_validate { Decision::Validate { index, miss } } else { Decision::Forward(miss) }
+    Decision::Validate { index, miss }
 }
 
 /// The newest by Date of the matching variants, the last received of equally new ones (§4, §4.1).
@@ -160,8 +156,8 @@ fn select<'a>(
 /// Whether the content of the candidate is enough for the ranges that the request asks for, if any (§3.3).
 fn holds(request: &RequestView<'_>, candidate: Candidate<'_>) -> bool {
     let Candidate { stored, content_bytes } = candidate;
-    // §3.3: HEAD is answered as if by the whole.
-    if stored.part.is_none() && !request.fields.contains("range") {
+    // RFC 9110 §14.2: a range is a part of what would have been 200.
+    if stored.part.is_none() && (stored.status != 200 || !request.fields.contains("range")) {
         return true;
     }
     let part = stored.part.map(|part| part.span());

@@ -5,6 +5,7 @@
 use super::{
     RequestView, Stored,
     entity_tag::{entity_tags, only},
+    storing::is_authorized,
 };
 use crate::http1::Fields;
 
@@ -23,6 +24,10 @@ pub fn validation_fields<'a>(
     selected: usize,
 ) -> Option<Fields> {
     let stored = variants.clone().nth(selected)?;
+    // §3.5: what comes back to an authorized request may only renew what such requests may share.
+    if is_authorized(request) && !stored.shared_with_authorization {
+        return None;
+    }
     let mut asked: Vec<&[u8]> = request.fields.values("if-none-match").collect();
     // RFC 9110 §13.1.2: `*` names what is stored as well as everything else; nothing could be told from a 304.
     if asked.iter().any(|value| value.trim_ascii() == b"*") {
@@ -131,6 +136,9 @@ mod tests {
             // no date for a subrange
             (&[range], &[("etag", "\"a\""), MODIFIED], Some(&[("if-none-match", "\"a\"")])),
             (&[range], &[MODIFIED], None),
+            // §3.5
+            (&[("authorization", "x")], &[MODIFIED], None),
+            (&[("authorization", "x")], &[("cache-control", "public"), MODIFIED], Some(&[since])),
         ];
         for (asked, pairs, expected) in rows {
             let sent = conditions(asked, &[response(pairs)]);

@@ -2,6 +2,8 @@
 //!
 //! Putting the new forms in place of the old ones is left to `store`; sending the answer to `respond`.
 
+use std::time::Duration;
+
 use super::{
     Eligibility, Now, RequestView, ResponseView, Rules, Stored,
     date::parse,
@@ -30,19 +32,25 @@ pub fn freshen<'a>(
     if response.status != 304 || eligible(request, rules) != Eligibility::Lookup {
         return Vec::new();
     }
+    let selected: Vec<(usize, &Stored)> =
+        variants.enumerate().filter(|(_, stored)| is_selected_by(stored, request)).collect();
     let candidates: Vec<(usize, &Stored)> =
-        variants.enumerate().filter(|(_, stored)| may_update(stored, request, rules)).collect();
+        selected.iter().copied().filter(|(_, stored)| may_update(stored, request, rules)).collect();
+    // The conditions of all that are selected may have been sent.
+    let sole =
+        if let ([_], [sole]) = (selected.as_slice(), candidates.as_slice()) { Some(*sole) } else { None };
     let arrival = Arrival::of(request, response.fields, rules, requested_at, received_at);
     let validator = Validator::of(response, received_at.wall);
     let is_about = |(_, stored): &(usize, &Stored)| !is_of_other_content(&stored.fields, response.fields);
-    let mut identified = validator.identify(&candidates);
+    let mut identified = validator.identify(&candidates, sole);
     identified.retain(is_about);
-    if let (true, false, [sole]) = (identified.is_empty(), is_conditional(request), candidates.as_slice())
-        && is_about(sole)
+    if let (true, false, Some((index, stored))) =
+        (identified.is_empty(), is_conditional(request), sole.filter(is_about))
     {
-        let (index, stored) = *sole;
+        let new = arrival.update(stored, response);
         return match validator.of_sole(stored) {
-            Sole::Updated => vec![(index, arrival.update(stored, response))],
+            Sole::Updated => vec![(index, new)],
+            Sole::Validated if new.refused.is_some() => vec![(index, new)],
             Sole::Validated => vec![(index, stored.clone())],
             Sole::Other => Vec::new(),
         };
@@ -72,7 +80,7 @@ impl Arrival<'_> {
                 corrected_initial_age: self.age,
                 received: self.received_at.boot,
                 date: self.date.earliest,
-                lifetime: std::time::Duration::ZERO,
+                lifetime: Duration::ZERO,
                 no_cache: true,
                 refused: Some(reason),
                 ..stored.clone()
@@ -101,16 +109,17 @@ impl<'a> Validator<'a> {
     }
 
     /// The first match of §4.3.4.
-    fn identify<'s>(&self, candidates: &[(usize, &'s Stored)]) -> Vec<(usize, &'s Stored)> {
+    fn identify<'s>(
+        &self,
+        candidates: &[(usize, &'s Stored)],
+        sole: Option<(usize, &'s Stored)>,
+    ) -> Vec<(usize, &'s Stored)> {
         let matching = candidates.iter().copied();
         match (self.tag, self.last_modified) {
             (Some(tag), _) if !is_weak(tag) => {
                 matching.filter(|(_, stored)| self.is_strongly_of(stored, tag)).collect()
             }
-            (None, None) => match candidates {
-                [sole] if !sole.1.has_validator() => vec![*sole],
-                _ => Vec::new(),
-            },
+            (None, None) => sole.into_iter().filter(|(_, stored)| !stored.has_validator()).collect(),
             _ => matching
                 .filter(|(_, stored)| self.is_weakly_of(stored))
                 .max_by_key(|(_, stored)| (stored.date, stored.received))
@@ -159,8 +168,6 @@ fn is_conditional(request: &RequestView<'_>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::{
         super::{
             Profile, Reason,
@@ -261,6 +268,9 @@ mod tests {
             let updated = answered(Profile::Safe, &[], &[of(&[("etag", tag)])], answer);
             let [(0, same)] = updated.as_slice() else { panic!("{updated:?}") };
             assert!(!same.fields.contains("x") && same.received == STORED_AT.boot && same.refused.is_none());
+            let forbids = [answer, &[("cache-control", "no-store")]].concat();
+            let updated = answered(Profile::Safe, &[], &[of(&[("etag", tag)])], &forbids);
+            assert_eq!(updated[0].1.refused, Some(Reason::ResponseNoStore));
             let client = [("if-none-match", "\"x\"")];
             assert!(answered(Profile::Safe, &client, &[of(&[("etag", tag)])], answer).is_empty());
         }

@@ -136,6 +136,9 @@ mod tests {
             // no date for a subrange
             (&[range], &[("etag", "\"a\""), MODIFIED], Some(&[("if-none-match", "\"a\"")])),
             (&[range], &[MODIFIED], None),
+            // §3.5
+            (&[("authorization", "x")], &[MODIFIED], None),
+            (&[("authorization", "x")], &[("cache-control", "public"), MODIFIED], Some(&[since])),
         ];
         for (asked, pairs, expected) in rows {
             let sent = conditions(asked, &[response(pairs)]);

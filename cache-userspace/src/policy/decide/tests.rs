@@ -224,6 +224,9 @@ fn ranges_that_the_origin_must_judge_are_forwarded_rfc9110_15_5_17() {
     ] {
         assert_eq!(ask(&[("Range", range)], &variants, Profile::Safe, after(1)), expected, "{range}");
     }
+    let missing = [Stored { status: 404, ..variants[0].clone() }];
+    let asked = ask(&[("Range", "bytes=10-")], &missing, Profile::Safe, after(1));
+    assert_eq!(asked, reuse(0, 1), "RFC 9110 §14.2: of a 200 only");
 }
 
 #[test]

@@ -123,7 +123,8 @@ impl Connection {
     /// The primary key of a request (RFC 9111 §2).
     fn key(&self, request: &RequestHead) -> Vec<u8> {
         let destination = self.destination_identity.as_bytes();
-        let mut key = Vec::with_capacity(self.partition.len() + destination.len() + request.target.len() + 96);
+        let mut key =
+            Vec::with_capacity(self.partition.len() + destination.len() + request.target.len() + 96);
         policy::key(&self.partition, destination, authority(request), &request.target, &mut key);
         key
     }
@@ -186,7 +187,8 @@ impl Path {
                     Some(entry) => {
                         if revalidate {
                             let selected = Some(index);
-                            let ask = Ask::new(request, connection, rules, &key, &found, selected, Miss::Stale);
+                            let ask =
+                                Ask::new(request, connection, rules, &key, &found, selected, Miss::Stale);
                             self.validate_in_background(ask);
                         }
                         let reused = if revalidate { Reused::StaleWhileRevalidate } else { Reused::Hit };

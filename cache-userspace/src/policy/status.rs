@@ -6,17 +6,9 @@
 /// 428, 429, 431 and 511 MUST NOT be stored (RFC 6585 §3–§6).
 const NEVER: [u16; 11] = [206, 304, 407, 408, 412, 416, 421, 428, 429, 431, 511];
 
-/// Status codes whose responses `safe` stores: those of which a copy is understood to be as good as the original.
-const COMMON: [u16; 13] = [200, 203, 204, 300, 301, 302, 307, 308, 404, 405, 410, 414, 501];
-
 /// Whether a whole response with this status may be stored: a final one (RFC 9111 §3), and none of the exceptions.
 pub(super) fn is_storable(status: u16) -> bool {
     (200..600).contains(&status) && !NEVER.contains(&status)
-}
-
-/// Whether `safe` stores it without an operator's word.
-pub(super) fn is_common(status: u16) -> bool {
-    COMMON.contains(&status)
 }
 
 /// Whether the status may be given a heuristic lifetime (RFC 9110 §15.1).
@@ -26,7 +18,31 @@ pub(super) fn is_heuristically_cacheable(status: u16) -> bool {
 
 /// Whether all that RFC 9110 specifies about caching for the status is done here (RFC 9111 §3, §5.2.2.3).
 pub(super) fn is_understood(status: u16) -> bool {
-    is_common(status) || matches!(status, 206 | 303 | 400 | 403 | 406 | 409 | 500 | 502 | 503 | 504)
+    matches!(
+        status,
+        200 | 203
+            | 204
+            | 206
+            | 300
+            | 301
+            | 302
+            | 303
+            | 307
+            | 308
+            | 400
+            | 403
+            | 404
+            | 405
+            | 406
+            | 409
+            | 410
+            | 414
+            | 500
+            | 501
+            | 502
+            | 503
+            | 504
+    )
 }
 
 #[cfg(test)]

@@ -223,11 +223,7 @@ fn complete(
     part: Option<Part>,
     rules: &Rules,
 ) -> Result<(), Reason> {
-    let is_allowed = match rules.profile {
-        Profile::Safe => status::is_common(response.status) || negative(rules, response.status).is_some(),
-        Profile::Rfc9111 => true,
-    };
-    if part.is_none() && !(status::is_storable(response.status) && is_allowed) {
+    if part.is_none() && !status::is_storable(response.status) {
         return Err(Reason::Status);
     }
     // An error may be about the range, which is no part of the key.

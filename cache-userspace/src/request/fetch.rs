@@ -14,7 +14,9 @@ use crate::forward::{Answer, Exchange, Follower, ForwardError, Lead, Part, Reque
 use crate::http1::{Framing, ResponseHead};
 use crate::policy::{self, Cause, Decision, Now, Reason, StaleVerdict, Stored};
 use crate::respond::write::not_stored;
-use crate::respond::{CacheStatus, Forwarded, Own, Response, Reused, Role, SharedResponse, reason_phrase, stored_head};
+use crate::respond::{
+    CacheStatus, Forwarded, Own, Response, Reused, Role, SharedResponse, reason_phrase, stored_head,
+};
 use crate::store::{Entry, Place, Recording};
 
 /// What a fetch led to.
@@ -107,22 +109,23 @@ impl Path {
                     let role = Role::Follower(ask.miss, shared.stored.age(now));
                     let is_not_modified =
                         policy::is_not_modified(&view(&ask.request), &shared.stored, now.wall);
-                    let shared = SharedResponse { follow: Some(follow), role, is_not_modified, body, pump: None };
+                    let shared =
+                        SharedResponse { follow: Some(follow), role, is_not_modified, body, pump: None };
                     return Ok(Fetched::Response(Response::Shared(Box::new(shared))));
                 }
             }
             Some(Landing::Confirmed(entry)) if self.store.alive(entry) => {
-                let decision = policy::decide(
-                    &view(&ask.request),
-                    std::iter::once(candidate(entry)),
-                    &ask.rules,
-                    now,
-                );
+                let decision =
+                    policy::decide(&view(&ask.request), std::iter::once(candidate(entry)), &ask.rules, now);
                 if let Decision::Reuse { age, revalidate: false, .. } = decision {
                     let reused = Reused::Collapsed { miss: ask.miss };
                     let entry = entry.clone();
                     return Ok(Fetched::Response(Response::stored(
-                        &view(&ask.request), entry, age, now, reused,
+                        &view(&ask.request),
+                        entry,
+                        age,
+                        now,
+                        reused,
                     )));
                 }
             }
@@ -351,9 +354,13 @@ impl Path {
     fn not_confirmed<'a>(self: &Arc<Self>, ask: Ask, away: Away<'a>, head: ResponseHead) -> Fetched<'a> {
         let Away { exchange, turn, .. } = away;
         if policy::names_what_client_has(&ask.request.fields, &head.fields) {
-            let status = CacheStatus { fwd: ask.miss.as_str(), fwd_status: Some(304), ..CacheStatus::default() };
+            let status =
+                CacheStatus { fwd: ask.miss.as_str(), fwd_status: Some(304), ..CacheStatus::default() };
             return Fetched::Response(Response::Forwarded(Box::new(Forwarded {
-                head, exchange, status, turn,
+                head,
+                exchange,
+                status,
+                turn,
             })));
         }
         // What the origin does not confirm is not offered again.
@@ -383,8 +390,7 @@ impl Path {
         let recording = policy::store(&request, &response, &ask.rules, requested_at, received_at)
             .and_then(|stored| if is_impersonal { Ok(stored) } else { Err(Reason::Connection) })
             .and_then(|stored| {
-                let place =
-                    Place { key: ask.key.clone(), resource: ask.resource.clone(), begun: ask.begun };
+                let place = Place { key: ask.key.clone(), resource: ask.resource.clone(), begun: ask.begun };
                 Recording::begin(&self.store, place, stored.clone(), expected)
                     .map(|recording| (recording, stored))
             });
@@ -396,8 +402,11 @@ impl Path {
             Err(reason) => {
                 not_stored(reason, &self.counters);
                 self.replaced(&ask, &head, requested_at, received_at);
-                let status =
-                    CacheStatus { fwd: ask.miss.as_str(), detail: Some(reason.as_str()), ..CacheStatus::default() };
+                let status = CacheStatus {
+                    fwd: ask.miss.as_str(),
+                    detail: Some(reason.as_str()),
+                    ..CacheStatus::default()
+                };
                 return Response::Forwarded(Box::new(Forwarded { head, exchange, status, turn }));
             }
         };
@@ -410,7 +419,8 @@ impl Path {
         let connection = ask.connection.clone();
         let pump = Pump::new(self.clone(), connection, exchange, recording, shared, lead, turn);
         let role = Role::Leader(ask.miss);
-        let response = SharedResponse { follow, role, is_not_modified: false, body, pump: Some(Box::new(pump)) };
+        let response =
+            SharedResponse { follow, role, is_not_modified: false, body, pump: Some(Box::new(pump)) };
         Response::Shared(Box::new(response))
     }
 
@@ -458,8 +468,7 @@ impl Path {
 /// Whether policy lets an answer that is being recorded answer another request.
 fn is_for(ask: &Ask, shared: &Shared) -> bool {
     let candidate = policy::Candidate { stored: &shared.stored, content_bytes: 0 };
-    let decision =
-        policy::decide(&view(&ask.request), std::iter::once(candidate), &ask.rules, clock::now());
+    let decision = policy::decide(&view(&ask.request), std::iter::once(candidate), &ask.rules, clock::now());
     matches!(decision, Decision::Reuse { revalidate: false, .. })
 }
 

@@ -102,7 +102,6 @@ impl Shared {
     pub fn trailers(&self) -> Option<&Fields> {
         self.trailers.get()
     }
-
 }
 
 impl Follow {

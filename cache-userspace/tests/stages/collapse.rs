@@ -186,9 +186,8 @@ async fn an_answer_that_varies_serves_only_those_that_asked_alike() {
 async fn two_identities_make_two_forward_requests() {
     let origin = Origin::new().await;
     let node = Node::before(&origin);
-    let ask = |who: &str| {
-        format!("GET /a HTTP/1.1\r\nHost: origin.test\r\nAuthorization: Bearer {who}\r\n\r\n")
-    };
+    let ask =
+        |who: &str| format!("GET /a HTTP/1.1\r\nHost: origin.test\r\nAuthorization: Bearer {who}\r\n\r\n");
     let (mut one, mut other) = (node.client().await, node.client().await);
     one.send(ask("one")).await;
     settled().await;

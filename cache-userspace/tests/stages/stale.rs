@@ -56,8 +56,7 @@ async fn beyond_the_window_nothing_stale_is_given() {
 #[tokio::test]
 async fn an_error_is_replaced_where_stale_if_error_allows_rfc5861_4() {
     let origin = Origin::new().await;
-    let (node, mut client, mut server) =
-        stored(Node::before(&origin), &origin, ", stale-if-error=60").await;
+    let (node, mut client, mut server) = stored(Node::before(&origin), &origin, ", stale-if-error=60").await;
     for status in ["500", "502", "503", "504"] {
         client.send(get("/a")).await;
         server.request().await;

@@ -25,7 +25,7 @@ use crate::forward::{
     Answer, Destination, Exchange, Flights, ForwardError, Lateness, Pool, PoolKey, Purpose, RequestBody,
     StaleAfter, Turns, Uncacheable, Upstream,
 };
-use crate::http1::{Framing, RequestHead, ResponseHead, encode};
+use crate::http1::{Framing, RequestHead, ResponseHead, Version, encode};
 use crate::identify::Workload;
 use crate::policy::{self, Decision, Eligibility, Miss, RequestView, ResponseView};
 use crate::redirect::bypass::Bypass;
@@ -184,6 +184,10 @@ impl Path {
             let now = clock::now();
             let (selected, miss) = match policy::decide(&view, found.candidates(), rules, now) {
                 Decision::Reuse { index, age, revalidate } => match found.entry(index, &self.store) {
+                    // RFC 9112 §6.1: no transfer coding for a client of HTTP/1.0.
+                    Some(entry) if entry.stored.is_coded && request.version == Version::Http10 => {
+                        (None, Miss::Request)
+                    }
                     Some(entry) => {
                         if revalidate {
                             let selected = Some(index);

@@ -90,6 +90,7 @@ impl Downstream {
         path.counters.record(Path::outcome(&response));
         match response {
             Response::Stored(stored) => {
+                let persistence = stored.persistence(persistence);
                 let sent = write::stored(&stored, persistence, &path.counters, &self.stream).await;
                 After::answered(sent, persistence)
             }

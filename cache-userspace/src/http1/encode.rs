@@ -83,7 +83,10 @@ pub fn response_fields(head: &ResponseHead, out: &mut BytesMut, now: std::time::
         if is_upgrade {
             field(out, b"Connection", b"upgrade");
         }
-        if is_upgrade || !is_hop_by_hop(&head.fields, name) {
+        // RFC 9112 §6.1: what is passed on in its coding says so.
+        let is_coding =
+            head.framing == Framing::UntilClose && name.eq_ignore_ascii_case(b"transfer-encoding");
+        if is_upgrade || is_coding || !is_hop_by_hop(&head.fields, name) {
             field(out, name, value);
         }
     }

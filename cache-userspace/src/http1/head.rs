@@ -328,8 +328,19 @@ fn response_framing(
         (Some(coding), None, None, Version::Http11) if coding.eq_ignore_ascii_case(b"chunked") => {
             Parsed::Complete(Framing::Chunked)
         }
+        // RFC 9112 §6.3, rule 4: where chunked is not the final coding, the close ends the content. It is passed on as
+        // it is, with its coding; beside chunks, which only the last hop can count, it stays opaque.
+        (Some(_), _, None, Version::Http11) if !has_token(fields, "transfer-encoding", b"chunked") => {
+            Parsed::Complete(Framing::UntilClose)
+        }
         _ => Parsed::Malformed("transfer-coding"),
     }
+}
+
+fn has_token(fields: &Fields, name: &str, token: &[u8]) -> bool {
+    let mut lines = fields.values(name);
+    // Anywhere at all: in a quoted parameter it is no coding, and doubtful all the same.
+    lines.any(|line| line.to_ascii_lowercase().windows(token.len()).any(|part| part == token))
 }
 
 #[cfg(test)]

@@ -97,6 +97,14 @@ fn content_is_framed_by_rfc_9112_section_6_3() {
     assert_eq!(framing(&with("X: y"), b"GET"), Some(Framing::UntilClose));
     assert_eq!(framing(&with("Content-Length: 7\r\nTransfer-Encoding: chunked"), b"GET"), None);
     assert_eq!(framing(&with("Content-Length: 7\r\nContent-Length: 8"), b"GET"), None);
+    // Rule 4: without chunks the close ends what is coded.
+    assert_eq!(framing(&with("Transfer-Encoding: x"), b"GET"), Some(Framing::UntilClose));
+    assert_eq!(framing(&with("Transfer-Encoding: gzip, x"), b"GET"), Some(Framing::UntilClose));
+    for doubtful in
+        ["gzip, chunked", "chunked, gzip", "xchunked", "x;y=\"chunked\"", "x\r\nContent-Length: 7"]
+    {
+        assert_eq!(framing(&with(&format!("Transfer-Encoding: {doubtful}")), b"GET"), None, "{doubtful}");
+    }
     for status in [100, 103, 204, 304] {
         let head = format!("HTTP/1.1 {status} X\r\nContent-Length: 7\r\n\r\n");
         assert_eq!(framing(head.as_bytes(), b"GET"), Some(Framing::Empty), "{status}");

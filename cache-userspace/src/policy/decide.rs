@@ -156,6 +156,9 @@ fn select<'a>(
 /// Whether the content of the candidate is enough for the ranges that the request asks for, if any (§3.3).
 fn holds(request: &RequestView<'_>, candidate: Candidate<'_>) -> bool {
     let Candidate { stored, content_bytes } = candidate;
+    if stored.is_coded {
+        return request.method == b"GET" && !request.fields.contains("range");
+    }
     // RFC 9110 §14.2: a range is a part of what would have been 200.
     if stored.part.is_none() && (stored.status != 200 || !request.fields.contains("range")) {
         return true;

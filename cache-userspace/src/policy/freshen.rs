@@ -62,6 +62,8 @@ pub fn freshen<'a>(
 /// may be given to such clients (§3.5).
 pub(super) fn may_update(stored: &Stored, request: &RequestView<'_>, rules: &Rules) -> bool {
     is_selected_by(stored, request)
+        // What arrives is not in that coding.
+        && !stored.is_coded
         && is_for(request, stored, rules)
         && (stored.shared_with_authorization || !is_authorized(request))
 }

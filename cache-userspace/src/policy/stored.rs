@@ -52,6 +52,9 @@ pub struct Stored {
     pub stale_if_error: Option<Duration>,
     /// Which part of its representation it is; `None`: all of it (§3.3).
     pub part: Option<Part>,
+    /// Whether its content is in a transfer coding that nobody here undoes: `fields` say in which, and only the close
+    /// ends it (RFC 9112 §6.3). It answers only whoever asks for the whole and offers the same codings.
+    pub is_coded: bool,
     /// Why it must not stay: it answers the request whose validation made it and nothing else. The caller removes the
     /// stored response that it was made of; whatever is left of it is never selected.
     pub refused: Option<Reason>,

@@ -37,7 +37,21 @@ pub fn store(
     let arrival = Arrival::of(request, response.fields, rules, requested_at, received_at);
     let part = arrival.part(response)?;
     complete(request, response, part, rules)?;
-    arrival.judge(response.status, part, response.fields, Purpose::New)
+    let stored = arrival.judge(response.status, part, response.fields, Purpose::New)?;
+    Ok(if response.fields.contains("transfer-encoding") && response.delimited_by_close {
+        coded(stored, request, response)
+    } else {
+        stored
+    })
+}
+
+/// What is kept of a response whose transfer coding stays: without it the content would be another.
+fn coded(stored: Stored, request: &RequestView<'_>, response: &ResponseView<'_>) -> Stored {
+    let codings = response.fields.values("transfer-encoding").map(|value| (&b"Transfer-Encoding"[..], value));
+    let fields = Fields::from_pairs(stored.fields.iter().chain(codings));
+    // RFC 9110 §10.1.4: TE says which codings the client takes.
+    let selection = stored.selection.and(Selection::by("te", request.fields));
+    Stored { fields, selection, is_coded: true, ..stored }
 }
 
 /// What an arriving response is judged for.
@@ -108,6 +122,7 @@ impl<'a> Arrival<'a> {
             stale_while_revalidate: control.stale_while_revalidate,
             stale_if_error: control.stale_if_error,
             part,
+            is_coded: false,
             refused: None,
         })
     }
@@ -225,6 +240,9 @@ fn complete(
 ) -> Result<(), Reason> {
     if part.is_none() && !status::is_storable(response.status) {
         return Err(Reason::Status);
+    }
+    if part.is_some() && response.fields.contains("transfer-encoding") && response.delimited_by_close {
+        return Err(Reason::Partial);
     }
     // An error may be about the range, which is no part of the key.
     if part.is_none() && response.status != 200 && request.fields.contains("range") {

@@ -59,6 +59,11 @@ impl Selection {
         self.nominated.iter().all(|field| field.matches(request))
     }
 
+    /// Nominates one field (lower-cased) of `request`, whatever the response says.
+    pub(super) fn by(name: &str, request: &Fields) -> Self {
+        Self { nominated: Box::new([Nominated { value: joined(request, name), name: name.into() }]) }
+    }
+
     /// What matches both: a stored response that was selected by one and says by now that it is selected by the other.
     ///
     /// Where both nominate a field, the value is the one of `self`.

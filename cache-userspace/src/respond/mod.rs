@@ -200,6 +200,17 @@ static BOUNDARY: LazyLock<Boundary> = LazyLock::new(|| {
     Boundary::of(random() << 64 | random())
 });
 
+impl StoredResponse {
+    /// How the connection goes on after it, where `persistence` is what the client asks for.
+    pub fn persistence(&self, persistence: Persistence) -> Persistence {
+        match self.part {
+            // Only the close ends it.
+            Part::Whole if self.entry.stored.is_coded => Persistence::Closes,
+            _ => persistence,
+        }
+    }
+}
+
 impl Part {
     fn of_ranges(request: &RequestView<'_>, entry: &Entry) -> Self {
         let (plan, complete) = policy::ranges(request, &entry.stored, entry.body_bytes);
@@ -279,8 +290,8 @@ pub fn stored_head(stored: &Stored, reason: &[u8], content_bytes: u64) -> Bytes 
     for (name, value) in stored.fields.iter() {
         encode::field(&mut out, name, value);
     }
-    // RFC 9110 §8.6: no Content-Length in a 204.
-    if stored.status != 204 && !stored.fields.contains("content-length") {
+    // RFC 9110 §8.6: no Content-Length in a 204, nor (RFC 9112 §6.2) beside a transfer coding.
+    if stored.status != 204 && !stored.is_coded && !stored.fields.contains("content-length") {
         // Writing into memory does not fail.
         let _ = write!(out, "Content-Length: {content_bytes}\r\n");
     }

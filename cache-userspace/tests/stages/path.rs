@@ -1,6 +1,8 @@
 //! Requests through every stage: what comes from the store, what from the origin, in which order, and how it is
 //! counted.
 
+use sidestep::policy::{Profile, Rules};
+
 use crate::simulated::{Client, End, Node, Origin, Wire, fresh, get, ok, post, within};
 
 /// A node whose store holds the answer to `/a`, with the connections that brought it there.
@@ -354,4 +356,50 @@ async fn a_destination_that_refuses_resets_the_client() {
     assert_eq!(client.end().await, End::Reset);
     within("the end of the task", client.close()).await;
     assert_eq!((node.figures().dial_errors, node.figures().errors), (1, 1));
+}
+
+#[tokio::test]
+async fn an_answer_in_an_unknown_transfer_coding_passes_with_it_and_is_stored_with_it_in_rfc9111() {
+    const CODED: &str =
+        "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nTransfer-Encoding: x-odd\r\n\r\n(coded)";
+    for profile in [Profile::Safe, Profile::Rfc9111] {
+        let origin = Origin::new().await;
+        let node = Node::by(Rules { profile, ..Rules::default() }, &origin);
+        let mut client = node.client().await;
+        client.send(get("/a")).await;
+        let mut server = origin.connection().await;
+        server.request().await;
+        server.send(CODED).await;
+        drop(server);
+        let mut answers = vec![client.rest().await];
+        if profile == Profile::Rfc9111 {
+            let mut client = node.client().await;
+            client.send(get("/a")).await;
+            answers.push(client.rest().await);
+            assert_eq!(node.figures().hits, 1);
+            // Whoever offers other codings, wants a part or the head asks the origin.
+            for other in [
+                "GET /a HTTP/1.1\r\nHost: origin.test\r\nTE: x-odd\r\nConnection: TE\r\n\r\n",
+                "GET /a HTTP/1.1\r\nHost: origin.test\r\nRange: bytes=0-1\r\n\r\n",
+                "HEAD /a HTTP/1.1\r\nHost: origin.test\r\n\r\n",
+                "GET /a HTTP/1.0\r\nHost: origin.test\r\n\r\n",
+            ] {
+                let mut client = node.client().await;
+                client.send(other).await;
+                let mut server = origin.connection().await;
+                server.request().await;
+                server.send("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").await;
+                assert_eq!(client.response("HEAD").await.status(), 404);
+            }
+        }
+        for (bytes, end) in answers {
+            let text = String::from_utf8(bytes).unwrap();
+            assert!(
+                text.contains("\r\nTransfer-Encoding: x-odd\r\n") && text.ends_with("\r\n\r\n(coded)"),
+                "{text}"
+            );
+            assert!(!text.contains("Content-Length") && end == End::Closed, "{text}");
+        }
+        assert_eq!(node.figures().stored, u64::from(profile == Profile::Rfc9111));
+    }
 }

@@ -148,6 +148,7 @@ impl Daemon {
                 bytes_max: store_bytes,
                 object_bytes_max,
                 variants_max: VARIANTS_MAX,
+                namespace_bytes_max: store_bytes / 2,
             }),
             pool: Pool::new(sockets, &limits, counters.clone()),
             bypass: Bypass::new(Some(kernel.clone()), &limits),

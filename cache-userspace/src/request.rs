@@ -170,7 +170,8 @@ impl Path {
                     fields: &head.fields,
                     delimited_by_close: head.framing == Framing::UntilClose,
                 };
-                let place = || Place { key, resource: resource(request, connection), begun };
+                let owner = self.store.owner(connection.workload.namespace.as_bytes());
+                let place = || Place { key, resource: resource(request, connection), begun, owner };
                 let expected = match head.framing {
                     Framing::Length(bytes) => Some(bytes),
                     Framing::Empty => Some(0),

@@ -147,6 +147,7 @@ impl Daemon {
                 bytes_max: store_bytes,
                 object_bytes_max,
                 variants_max: VARIANTS_MAX,
+                namespace_bytes_max: store_bytes / 2,
             }),
             sockets,
             bypass: Bypass::new(Some(kernel.clone()), &limits),

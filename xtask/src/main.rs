@@ -1,5 +1,6 @@
 //! The project's own commands. This file only dispatches: each act has a file of its own.
 
+mod cachesim;
 mod checkout;
 mod conformance;
 mod demo;
@@ -11,7 +12,7 @@ mod tidy;
 #[path = "../../cache-userspace/build/toolchain.rs"]
 mod toolchain;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -45,6 +46,13 @@ enum Act {
     Conformance(conformance::Arguments),
     /// Check the house rules that a machine can check.
     Tidy,
+    /// Play traces to the store and to other caches of as many bytes, and compare their hit ratios.
+    #[command(disable_help_flag = true)]
+    Cachesim {
+        /// See `cargo xtask cachesim --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// The part of `demo` that runs under `sidestep exec`.
     #[command(hide = true)]
     DemoInside(demo::inside::Arguments),
@@ -61,6 +69,7 @@ fn main() -> ExitCode {
         Act::Ci => test::run(false),
         Act::Conformance(arguments) => conformance::run(&arguments),
         Act::Tidy => tidy::run(),
+        Act::Cachesim { arguments } => cachesim::run(&arguments),
         Act::DemoInside(arguments) => demo::inside::run(&arguments),
         Act::ConformanceInside(arguments) => conformance::inside::run(&arguments),
     };

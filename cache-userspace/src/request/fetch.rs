@@ -390,7 +390,12 @@ impl Path {
         let recording = policy::store(&request, &response, &ask.rules, requested_at, received_at)
             .and_then(|stored| if is_impersonal { Ok(stored) } else { Err(Reason::Connection) })
             .and_then(|stored| {
-                let place = Place { key: ask.key.clone(), resource: ask.resource.clone(), begun: ask.begun };
+                let place = Place {
+                    key: ask.key.clone(),
+                    resource: ask.resource.clone(),
+                    begun: ask.begun,
+                    owner: self.store.owner(ask.connection.workload.namespace.as_bytes()),
+                };
                 Recording::begin(&self.store, place, stored.clone(), expected)
                     .map(|recording| (recording, stored))
             });

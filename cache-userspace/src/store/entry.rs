@@ -14,15 +14,16 @@ use std::{
 use bytes::Bytes;
 
 use super::{
+    Identity,
     body::{Body, Piece},
     budget::Permit,
-    purge::{Place, Sequence},
 };
 use crate::policy::Stored;
 
-/// What a key costs in the cache besides its bytes: hash table, eviction queues and counters, slot and variants, and
-/// the allocator's rounding of some ten small blocks. Measured 2026-11-21: 650 bytes at 46 000 responses of 100 bytes.
-const KEY_OVERHEAD_BYTES: u64 = 768;
+/// What a key costs in the store besides its bytes: table, ranking, variants, and the allocator's rounding of some ten
+/// small blocks. Measured 2026-11-21 (bench `hot_path`): 1382 bytes in all where 1536 are counted, at 46 000 responses of
+/// 100 bytes; what is left is for tables that have just doubled.
+const KEY_OVERHEAD_BYTES: u64 = 512;
 
 /// A stored response.
 pub struct Entry {
@@ -36,26 +37,27 @@ pub struct Entry {
     pub body_bytes: u64,
     /// Bytes of the budget that each segment keeps.
     held_bytes: Box<[u32]>,
-    pub(super) place: Place,
-    pub(super) begun: Sequence,
+    pub(super) identity: Identity,
     weight_bytes: u64,
     entries: Arc<AtomicU64>,
     _permit: Permit,
 }
 
 impl Entry {
+    /// Bytes that every entry occupies besides its content.
+    pub(super) const OVERHEAD_BYTES_MIN: u64 = size_of::<Self>() as u64 + KEY_OVERHEAD_BYTES;
+
     /// Bytes that an entry occupies besides its segments.
     pub(super) fn overhead(stored: &Stored, head: &Bytes, body: &Body, key: &[u8]) -> u64 {
-        let own = size_of::<Self>() + head.len() + body.pieces.len() * size_of::<Piece>() + key.len();
-        own as u64 + stored.heap_bytes() + KEY_OVERHEAD_BYTES
+        let own = head.len() + body.pieces.len() * size_of::<Piece>() + key.len();
+        own as u64 + stored.heap_bytes() + Self::OVERHEAD_BYTES_MIN
     }
 
     pub(super) fn new(
         stored: Stored,
         head: &Bytes,
         body: Body,
-        place: Place,
-        begun: Sequence,
+        identity: Identity,
         permit: Permit,
         entries: &Arc<AtomicU64>,
     ) -> Self {
@@ -68,8 +70,7 @@ impl Entry {
             body_bytes: body.bytes(),
             held_bytes: body.pieces.iter().map(|piece| piece.held_bytes).collect(),
             body: body.pieces.into_iter().map(|piece| piece.data).collect(),
-            place,
-            begun,
+            identity,
             entries: entries.clone(),
             _permit: permit,
         }
@@ -86,7 +87,7 @@ impl Entry {
         let held_bytes = self.held_bytes.iter().copied();
         let pieces =
             self.body.iter().cloned().zip(held_bytes).map(|(data, held_bytes)| Piece { data, held_bytes });
-        Body::from_pieces(pieces.collect(), self.body_bytes).since(self.begun)
+        Body::from_pieces(pieces.collect(), self.body_bytes).since(self.identity.begun)
     }
 
     /// Bytes that it holds of the budget.
@@ -129,6 +130,11 @@ impl Variants {
         }
         entries.drain(..surplus);
         Self { entries: entries.into_boxed_slice() }
+    }
+
+    /// Bytes of the budget that they hold.
+    pub(super) fn weight_bytes(&self) -> u64 {
+        self.entries.iter().map(|entry| entry.weight_bytes).sum()
     }
 
     /// The entries, dead ones included.

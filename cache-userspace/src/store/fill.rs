@@ -24,6 +24,7 @@ pub(super) const SEGMENT_OVERHEAD_BYTES: u64 = 128;
 /// read along learn from the drop of an unfinished one that it failed.
 pub struct Fill {
     store: Store,
+    owner: u64,
     expected_bytes: Option<u64>,
     body_bytes: u64,
     shared: Shared,
@@ -46,8 +47,8 @@ impl Open {
 }
 
 impl Fill {
-    pub(super) fn new(store: Store, expected_bytes: Option<u64>) -> Self {
-        Self { store, expected_bytes, body_bytes: 0, shared: Shared::default() }
+    pub(super) fn new(store: Store, owner: u64, expected_bytes: Option<u64>) -> Self {
+        Self { store, owner, expected_bytes, body_bytes: 0, shared: Shared::default() }
     }
 
     /// Copies the next bytes of the content, all of them or none; never keeps the caller's buffer.
@@ -103,7 +104,7 @@ impl Fill {
             _ => (SEGMENT_BYTES_MIN << segments.min(6)).max(wanted),
         };
         let size = size.min(SEGMENT_BYTES_MAX);
-        let permit = self.store.reserve(size as u64 + SEGMENT_OVERHEAD_BYTES)?;
+        let permit = self.store.reserve(self.owner, size as u64 + SEGMENT_OVERHEAD_BYTES)?;
         let mut data = Vec::new();
         // Out of memory is one more way to be full.
         data.try_reserve_exact(size).map_err(|_| Reason::StoreFull)?;

@@ -1,4 +1,5 @@
-//! Stored responses in memory: a bounded set of variants under each key, one byte budget, and the purge log.
+//! Stored responses in memory: a bounded set of variants under each key, one byte budget, who gives way when it is used
+//! up, and the purge log.
 //!
 //! Which response may be stored or reused is left to `policy`, what its head looks like to `respond`. Freshness is
 //! kept in the entry: nothing expires by itself here, it is evicted or replaced.
@@ -9,14 +10,14 @@ mod entry;
 mod fill;
 mod filled;
 mod purge;
+mod ranking;
 mod recording;
+mod sketch;
+mod table;
 
-use std::{
-    hash::{BuildHasher, RandomState},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, Ordering},
 };
 
 pub use body::Body;
@@ -25,21 +26,29 @@ use bytes::Bytes;
 pub use entry::{Entry, Variants};
 pub use fill::{Fill, SEGMENT_BYTES_MAX};
 pub use filled::{Filled, HAND_OVER_BYTES_MAX, HandOver, Read, Reader};
-use moka::sync::Cache;
 use purge::PurgeLog;
 pub use purge::Sequence;
+use ranking::Ranking;
 pub use recording::{Place, Recording};
+use table::Table;
 
 use crate::policy::{Reason, Stored};
 
-/// Weights are counted in units of so many bytes: the eviction policy's own weight has only 32 bits.
-const WEIGHT_UNIT_BYTES: u64 = 256;
+/// Up to so many hundredths of the budget everything is let in; above, a newcomer must be worth what gives way to it.
+const ADMITS_ALL_BELOW_PERCENT: u64 = 90;
 
-/// From this size on an insert has the eviction policy do its work at once, so that what it evicts is free again.
-const LARGE_BYTES: u64 = 64 << 10;
+/// What is stored does not give way to fills, and to evicted contents that are still being sent, below this part of the
+/// budget.
+const STORED_PART_MIN: u64 = 4;
 
-/// Inserts of keys that share a lock wait for each other; look-ups take none of these.
-const INSERT_LOCKS: usize = 64;
+/// Bytes that a response is thought to have when it is admitted before its length is known.
+const UNKNOWN_LENGTH_BYTES: u64 = 64 << 10;
+
+/// The frequencies of one key for so many bytes of the budget are remembered (8 bytes each, outside the budget) …
+const BYTES_OF_KEY: u64 = 1 << 10;
+
+/// … and of no more keys than this: 8 MiB.
+const KEYS_MAX: u64 = 1 << 20;
 
 /// The bounds of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,11 +59,19 @@ pub struct StoreLimits {
     pub object_bytes_max: u64,
     /// Variants under one key; the oldest gives way.
     pub variants_max: usize,
+    /// Bytes of one namespace above which, when the store is full, it gives way before others and refuses its own
+    /// (`quota`). While there is room it may have all.
+    pub namespace_bytes_max: u64,
 }
 
 impl Default for StoreLimits {
     fn default() -> Self {
-        Self { bytes_max: 256 << 20, object_bytes_max: 16 << 20, variants_max: 64 }
+        Self {
+            bytes_max: 256 << 20,
+            object_bytes_max: 16 << 20,
+            variants_max: 64,
+            namespace_bytes_max: 128 << 20,
+        }
     }
 }
 
@@ -66,70 +83,38 @@ pub struct Store {
 
 struct Shared {
     limits: StoreLimits,
-    cache: Cache<Box<[u8]>, Arc<Slot>>,
-    /// What the eviction policy may hold, in bytes: the budget less the headroom for fills and evicted entries.
-    capacity_bytes: u64,
+    table: Table,
+    /// Locked after no shard of the table: whoever holds a shard lets go of it first.
+    ranking: Mutex<Ranking>,
     budget: Arc<Budget>,
     purges: PurgeLog,
     entries: Arc<AtomicU64>,
-    insert_locks: [Mutex<()>; INSERT_LOCKS],
-    insert_lock_of: RandomState,
-}
-
-/// What the cache holds for a key. Emptied when it is evicted or replaced: the cache frees its values by epochs, at
-/// some later time, and the bytes must come back to the budget at once.
-struct Slot {
-    variants: Mutex<Option<Arc<Variants>>>,
-    weight: u32,
-}
-
-impl Slot {
-    fn variants(&self) -> Option<Arc<Variants>> {
-        self.variants.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn empty(&self) {
-        let taken = self.variants.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // Dropped outside the lock: it may free megabytes.
-        drop(taken);
-    }
 }
 
 impl Store {
     /// Makes an empty store.
     pub fn new(limits: StoreLimits) -> Self {
-        // An eighth stays free for fills and for what was evicted and is still being sent; more, up to a quarter,
-        // where the largest object would not fit into an eighth.
-        let headroom = (limits.bytes_max / 8).max(limits.object_bytes_max.min(limits.bytes_max / 4));
-        let capacity_bytes = limits.bytes_max - headroom;
-        let cache = Cache::builder()
-            .max_capacity(capacity_bytes / WEIGHT_UNIT_BYTES)
-            .weigher(|_, slot: &Arc<Slot>| slot.weight)
-            .eviction_listener(|_, slot: Arc<Slot>, _| slot.empty())
-            .build();
+        let keys = (limits.bytes_max / BYTES_OF_KEY).min(KEYS_MAX);
         let shared = Shared {
             limits,
-            cache,
-            capacity_bytes,
+            table: Table::new(usize::try_from(keys).unwrap_or_default()),
+            ranking: Mutex::new(Ranking::new(limits.namespace_bytes_max)),
             budget: Arc::new(Budget::new(limits.bytes_max)),
             purges: PurgeLog::new(),
             entries: Arc::default(),
-            insert_locks: [const { Mutex::new(()) }; INSERT_LOCKS],
-            insert_lock_of: RandomState::new(),
         };
         Self { shared: Arc::new(shared) }
     }
 
-    /// The variants stored under a key, dead ones included: ask [`Store::alive`]. Allocates nothing for a hit.
+    /// The variants stored under a key, dead ones included: ask [`Store::alive`]. Counts as a request for the key;
+    /// allocates nothing.
     pub fn variants(&self, key: &[u8]) -> Option<Arc<Variants>> {
-        let slot = self.shared.cache.get(key)?;
-        // Empty: replaced since it was looked up; then its successor is there by now.
-        slot.variants().or_else(|| self.shared.cache.get(key)?.variants())
+        self.shared.table.look_up(key)
     }
 
     /// Whether no purge or unsafe request concerned an entry since its forward began.
     pub fn alive(&self, entry: &Entry) -> bool {
-        self.shared.purges.alive(entry.place, entry.begun)
+        self.shared.purges.alive(entry.identity.place, entry.identity.begun)
     }
 
     /// The moment in the purge log at which a forward begins: to be taken before the request is sent.
@@ -137,38 +122,66 @@ impl Store {
         self.shared.purges.begin()
     }
 
-    /// Begins to collect a content of `expected_bytes`, if that is known.
-    ///
-    /// Refuses with `too-large` or `store-full`.
-    pub fn fill(&self, expected_bytes: Option<u64>) -> Result<Fill, Reason> {
-        let expected = expected_bytes.unwrap_or(0);
-        if expected > self.shared.limits.object_bytes_max {
-            return Err(Reason::TooLarge);
-        }
-        if expected > self.shared.limits.bytes_max {
-            return Err(Reason::StoreFull);
-        }
-        // Asks without taking: saves the copying where the room is missing from the start.
-        drop(self.reserve(expected)?);
-        Ok(Fill::new(self.clone(), expected_bytes))
+    /// What stands for a namespace in a [`Place`].
+    pub fn owner(&self, namespace: &[u8]) -> u64 {
+        self.shared.table.hash(namespace)
     }
 
-    /// Stores a response under its key, in place of the one with the same selection.
+    /// Whether a response of `expected_bytes`, if that is known, may have a place in a store that is nearly full.
     ///
-    /// `resource` is what [`Store::invalidate`] will name, `begun` comes from [`Store::begin`], `head` is the
-    /// caller's prebuilt head (copied). Refuses with `purged` if the resource was invalidated since, with
-    /// `store-full`, or with `incomplete` if the content is shorter than expected. Who reads the fill along gets all
-    /// of it unless it is `incomplete`.
+    /// Refuses with `admission` if what would have to give way is asked for more often, with `quota` if that is of the
+    /// same namespace, which has its share already.
+    pub fn admit(&self, place: &Place, expected_bytes: Option<u64>) -> Result<(), Reason> {
+        let shared = &self.shared;
+        let (used, max) = (shared.budget.used(), shared.limits.bytes_max);
+        let bytes = expected_bytes.unwrap_or(UNKNOWN_LENGTH_BYTES).saturating_add(Entry::OVERHEAD_BYTES_MIN);
+        let needed_bytes = used.saturating_add(bytes).saturating_sub(max);
+        let hash = shared.table.hash(&place.key);
+        if used <= max / 100 * ADMITS_ALL_BELOW_PERCENT
+            || needed_bytes == 0
+            // What is stored already has earned its place.
+            || shared.table.contains(hash, &place.key)
+        {
+            return Ok(());
+        }
+        let popularity = shared.table.popularity(hash);
+        self.ranking()
+            .admit(place.owner, popularity, bytes, needed_bytes, |hash| shared.table.popularity(hash))
+    }
+
+    /// Begins to collect a content of `expected_bytes`, if that is known, for an owner (see [`Place`]).
+    ///
+    /// Refuses with `too-large`, or with `store-full` if eviction could not make room for it.
+    pub fn fill(&self, owner: u64, expected_bytes: Option<u64>) -> Result<Fill, Reason> {
+        let limits = &self.shared.limits;
+        let expected = expected_bytes.unwrap_or(0);
+        if expected > limits.object_bytes_max {
+            return Err(Reason::TooLarge);
+        }
+        let used = self.bytes();
+        if used.saturating_add(expected) > limits.bytes_max {
+            // Asked before a byte is copied: the head of the answer says whether it is stored.
+            let in_flight = used.saturating_sub(self.ranking().weight_bytes());
+            if in_flight.saturating_add(expected) > self.room_bytes_max() {
+                return Err(Reason::StoreFull);
+            }
+        }
+        Ok(Fill::new(self.clone(), owner, expected_bytes))
+    }
+
+    /// Stores a response in its place, instead of the one with the same selection.
+    ///
+    /// `head` is the caller's prebuilt head (copied). Refuses with `purged` if the resource was invalidated since the
+    /// forward began, with `store-full`, or with `incomplete` if the content is shorter than expected. Who reads the
+    /// fill along gets all of it unless it is `incomplete`.
     pub fn insert(
         &self,
-        key: &[u8],
-        resource: &[u8],
-        begun: Sequence,
+        place: &Place,
         stored: Stored,
         head: Bytes,
         fill: Fill,
     ) -> Result<Arc<Entry>, Reason> {
-        self.insert_body(key, resource, begun, stored, head, fill.finish()?)
+        self.insert_body(place, stored, &head, fill.finish()?)
     }
 
     /// Stores a response whose content was put together from a fill and from parts of entries (RFC 9111 §3.4), like
@@ -177,32 +190,26 @@ impl Store {
     /// What concerned one of its sources since that source's forward began concerns the whole (`purged`).
     pub fn insert_segments(
         &self,
-        key: &[u8],
-        resource: &[u8],
-        begun: Sequence,
+        place: &Place,
         stored: Stored,
         head: Bytes,
         mut body: Body,
     ) -> Result<Arc<Entry>, Reason> {
-        body.compact(|bytes| self.reserve(bytes));
-        self.insert_body(key, resource, begun, stored, head, body)
+        body.compact(|bytes| self.reserve(place.owner, bytes));
+        self.insert_body(place, stored, &head, body)
     }
 
     fn insert_body(
         &self,
-        key: &[u8],
-        resource: &[u8],
-        begun: Sequence,
+        place: &Place,
         stored: Stored,
-        head: Bytes,
+        head: &Bytes,
         body: Body,
     ) -> Result<Arc<Entry>, Reason> {
-        let place = self.shared.purges.place(resource);
-        let entry = self.entry(key, place, body.begun(begun), stored, &head, body)?;
-        self.put(key, &entry, None)?;
-        if entry.body_bytes >= LARGE_BYTES {
-            self.shared.cache.run_pending_tasks();
-        }
+        let concerns = self.shared.purges.place(&place.resource);
+        let identity = Identity { place: concerns, begun: body.begun(place.begun), owner: place.owner };
+        let entry = self.entry(&place.key, identity, stored, head, body)?;
+        self.put(&place.key, &entry, None)?;
         if self.alive(&entry) { Ok(entry) } else { Err(Reason::Purged) }
     }
 
@@ -218,7 +225,7 @@ impl Store {
         stored: Stored,
         head: Bytes,
     ) -> Result<Arc<Entry>, Reason> {
-        let entry = self.entry(key, old.place, old.begun, stored, &head, old.whole())?;
+        let entry = self.entry(key, old.identity, stored, &head, old.whole())?;
         self.put(key, &entry, Some(old))?;
         if self.alive(&entry) { Ok(entry) } else { Err(Reason::Purged) }
     }
@@ -226,19 +233,18 @@ impl Store {
     fn entry(
         &self,
         key: &[u8],
-        place: purge::Place,
-        begun: Sequence,
+        identity: Identity,
         stored: Stored,
         head: &Bytes,
         body: Body,
     ) -> Result<Arc<Entry>, Reason> {
         // Only saves work: whatever is inserted is asked again at each look-up.
-        if !self.shared.purges.alive(place, begun) {
+        if !self.shared.purges.alive(identity.place, identity.begun) {
             return Err(Reason::Purged);
         }
-        let permit = self.reserve(Entry::overhead(&stored, head, &body, key))?;
-        let entry = Entry::new(stored, head, body, place, begun, permit, &self.shared.entries);
-        if entry.weight_bytes() > self.shared.capacity_bytes {
+        let permit = self.reserve(identity.owner, Entry::overhead(&stored, head, &body, key))?;
+        let entry = Entry::new(stored, head, body, identity, permit, &self.shared.entries);
+        if entry.weight_bytes() > self.room_bytes_max() {
             return Err(Reason::TooLarge);
         }
         Ok(Arc::new(entry))
@@ -260,15 +266,11 @@ impl Store {
     /// Kills everything stored and every fill that began before, and frees what nobody is sending.
     pub fn clear(&self) {
         self.shared.purges.clear();
-        let cache = &self.shared.cache;
-        cache.invalidate_all();
-        cache.run_pending_tasks();
-        // One round removes a batch. It ends when nothing is left, or when inserts outrun it.
-        let mut left = u64::MAX;
-        while (1..left).contains(&cache.entry_count()) {
-            left = cache.entry_count();
-            cache.run_pending_tasks();
-        }
+        // The ranking first: a key that is stored between the two is in the table no more when it is ranked, never the
+        // other way round, and an eviction that does not find its key does no harm.
+        let ranked = self.ranking().take();
+        self.shared.table.clear();
+        drop(ranked);
     }
 
     /// Bytes in use: stored, evicted but still being sent, being filled.
@@ -286,37 +288,79 @@ impl Store {
         self.shared.entries.load(Ordering::Relaxed)
     }
 
-    /// Takes bytes out of the budget, if need be after the evictions that are due.
-    fn reserve(&self, bytes: u64) -> Result<Permit, Reason> {
-        if let Some(permit) = self.shared.budget.reserve(bytes) {
-            return Ok(permit);
-        }
-        self.shared.cache.run_pending_tasks();
-        self.shared.budget.reserve(bytes).ok_or(Reason::StoreFull)
+    fn ranking(&self) -> MutexGuard<'_, Ranking> {
+        self.shared.ranking.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads, extends and writes the variants of a key, one insert of a key at a time, so that none is lost.
+    /// Bytes that fills, and evicted contents that are still being sent, may have.
+    fn room_bytes_max(&self) -> u64 {
+        self.shared.limits.bytes_max - self.stored_bytes_min()
+    }
+
+    fn stored_bytes_min(&self) -> u64 {
+        self.shared.limits.bytes_max / STORED_PART_MIN
+    }
+
+    /// Takes bytes out of the budget, where need be after evictions.
+    fn reserve(&self, owner: u64, bytes: u64) -> Result<Permit, Reason> {
+        loop {
+            if let Some(permit) = self.shared.budget.reserve(bytes) {
+                return Ok(permit);
+            }
+            // Each round takes a key out of the ranking: it ends, whatever the evicted ones still hold.
+            if !self.evict(owner) {
+                return Err(Reason::StoreFull);
+            }
+        }
+    }
+
+    /// Evicts one key, if more is stored than what never gives way.
+    fn evict(&self, owner: u64) -> bool {
+        let table = &self.shared.table;
+        let mut ranking = self.ranking();
+        if ranking.weight_bytes() <= self.stored_bytes_min() {
+            return false;
+        }
+        let victim = ranking.evict(owner, |hash| table.popularity(hash));
+        drop(ranking);
+        if let Some(victim) = &victim {
+            table.remove(victim);
+        }
+        victim.is_some()
+    }
+
+    /// Reads, extends and writes the variants of a key.
     ///
     /// Refuses with `superseded` if the entry is to come in the place of one that is no longer there.
     fn put(&self, key: &[u8], entry: &Arc<Entry>, instead_of: Option<&Arc<Entry>>) -> Result<(), Reason> {
         let shared = &self.shared;
-        let index = shared.insert_lock_of.hash_one(key) as usize % INSERT_LOCKS;
-        let _guard =
-            shared.insert_locks.get(index).map(|lock| lock.lock().unwrap_or_else(PoisonError::into_inner));
-        let old = self.variants(key);
-        let mut old: Vec<&Arc<Entry>> = old.iter().flat_map(|variants| variants.iter()).collect();
-        if let Some(replaced) = instead_of {
-            let index = old.iter().position(|old| Arc::ptr_eq(old, replaced)).ok_or(Reason::Superseded)?;
-            old.remove(index);
+        let changed = shared.table.change(key, entry.identity.owner, |old| {
+            let mut old: Vec<&Arc<Entry>> = old.into_iter().flat_map(Variants::iter).collect();
+            if let Some(replaced) = instead_of {
+                let at = old.iter().position(|old| Arc::ptr_eq(old, replaced)).ok_or(Reason::Superseded)?;
+                old.remove(at);
+            }
+            let kept = old.into_iter().filter(|old| self.alive(old));
+            Ok(Variants::with(kept, entry, shared.limits.variants_max, self.room_bytes_max()))
+        })?;
+        match changed {
+            Some(new) if new.is_new => {
+                let popularity = shared.table.popularity(new.rank.hash);
+                self.ranking().add(new.rank.clone(), popularity);
+            }
+            Some(old) => self.ranking().changed(&old.rank),
+            None => {}
         }
-        let kept = old.into_iter().filter(|old| self.alive(old));
-        let variants = Variants::with(kept, entry, shared.limits.variants_max, shared.capacity_bytes);
-        let weight = variants.iter().map(|entry| entry.weight_bytes()).sum::<u64>();
-        let weight = u32::try_from(weight.div_ceil(WEIGHT_UNIT_BYTES)).unwrap_or(u32::MAX);
-        let slot = Slot { variants: Mutex::new(Some(Arc::new(variants))), weight };
-        shared.cache.insert(Box::from(key), Arc::new(slot));
         Ok(())
     }
+}
+
+/// Whose an entry is and what kills it.
+#[derive(Clone, Copy, Debug)]
+struct Identity {
+    place: purge::Place,
+    begun: Sequence,
+    owner: u64,
 }
 
 #[cfg(test)]

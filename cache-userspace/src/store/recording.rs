@@ -13,35 +13,35 @@ pub struct Recording {
     store: Store,
     fill: Fill,
     stored: Stored,
-    key: Vec<u8>,
-    resource: Vec<u8>,
-    begun: Sequence,
+    place: Place,
 }
 
-/// Under which names a response is stored, and when its forward began.
+/// Under which names a response is stored, whose it is, and when its forward began.
 pub struct Place {
     /// The primary key.
     pub key: Vec<u8>,
-    /// What an unsafe request would name.
+    /// What an unsafe request would name: see [`Store::invalidate`].
     pub resource: Vec<u8>,
-    /// When the forward began, in the purge log.
+    /// When the forward began: see [`Store::begin`].
     pub begun: Sequence,
+    /// Whose share of the store it takes: see [`Store::owner`].
+    pub owner: u64,
 }
 
 impl Recording {
     /// Begins to record a response whose content has `expected_bytes`, if that is known.
     ///
     /// # Errors
-    /// `too-large` or `store-full`.
+    /// `too-large`, `admission`, `quota` or `store-full`.
     pub fn begin(
         store: &Store,
         place: Place,
         stored: Stored,
         expected_bytes: Option<u64>,
     ) -> Result<Self, Reason> {
-        let fill = store.fill(expected_bytes)?;
-        let Place { key, resource, begun } = place;
-        Ok(Self { store: store.clone(), fill, stored, key, resource, begun })
+        let fill = store.fill(place.owner, expected_bytes)?;
+        store.admit(&place, expected_bytes)?;
+        Ok(Self { store: store.clone(), fill, stored, place })
     }
 
     /// Appends content.
@@ -68,16 +68,16 @@ impl Recording {
     /// # Errors
     /// `purged`, `incomplete`, `store-full`; `superseded` where the whole is stored already.
     pub fn finish(self, head: impl FnOnce(&Stored, u64) -> Bytes) -> Result<Arc<Entry>, Reason> {
-        let Self { store, fill, stored, key, resource, begun } = self;
+        let Self { store, fill, stored, place } = self;
         let Some(part) = stored.part else {
             let head = head(&stored, fill.bytes());
-            return store.insert(&key, &resource, begun, stored, head, fill);
+            return store.insert(&place, stored, head, fill);
         };
         let mut body = fill.finish()?;
         if body.bytes() != part.span().bytes() {
             return Err(Reason::Incomplete);
         }
-        let variants = store.variants(&key);
+        let variants = store.variants(&place.key);
         let alive = || variants.iter().flat_map(|v| v.iter()).filter(|entry| store.alive(entry));
         let is_whole = |entry: &&Arc<Entry>| {
             entry.stored.part.is_none()
@@ -95,7 +95,7 @@ impl Recording {
             together = combined;
         }
         let head = head(&together, body.bytes());
-        store.insert_segments(&key, &resource, begun, together, head, body)
+        store.insert_segments(&place, together, head, body)
     }
 }
 

@@ -18,7 +18,22 @@ use crate::{
 const MIB: u64 = 1 << 20;
 
 fn store_of(bytes_max: u64) -> Store {
-    Store::new(StoreLimits { bytes_max, object_bytes_max: bytes_max / 8, variants_max: 64 })
+    let object_bytes_max = bytes_max / 8;
+    Store::new(StoreLimits {
+        bytes_max,
+        object_bytes_max,
+        variants_max: 64,
+        namespace_bytes_max: bytes_max / 2,
+    })
+}
+
+/// Where a response to a forward that begins now is stored.
+fn place(store: &Store, key: &str) -> Place {
+    place_of(store, key, key)
+}
+
+fn place_of(store: &Store, key: &str, resource: &str) -> Place {
+    Place { key: key.into(), resource: resource.into(), begun: store.begin(), owner: 0 }
 }
 
 /// What `policy` keeps of a response that was selected by this value of `x`.
@@ -32,16 +47,16 @@ fn stored(selected_by: &str) -> Stored {
 }
 
 fn filled(store: &Store, content: &[u8]) -> Result<Fill, Reason> {
-    let mut fill = store.fill(Some(content.len() as u64))?;
+    let mut fill = store.fill(0, Some(content.len() as u64))?;
     fill.append(content)?;
     Ok(fill)
 }
 
 fn insert(store: &Store, key: &str, selected_by: &str, content: &[u8]) -> Result<Arc<Entry>, Reason> {
-    let begun = store.begin();
+    let place = place(store, key);
     let fill = filled(store, content)?;
     let head = Bytes::from_static(b"HTTP/1.1 200 OK\r\n");
-    store.insert(key.as_bytes(), key.as_bytes(), begun, stored(selected_by), head, fill)
+    store.insert(&place, stored(selected_by), head, fill)
 }
 
 fn live(store: &Store, key: &str) -> Vec<Arc<Entry>> {
@@ -55,12 +70,12 @@ fn what_was_inserted_is_found_whole() {
     let store = store_of(16 * MIB);
     let content: Vec<u8> = (0..600_000_u32).map(|n| n as u8).collect();
     for expected in [Some(content.len() as u64), None] {
-        let begun = store.begin();
-        let mut fill = store.fill(expected).unwrap();
+        let place = place_of(&store, "k", "r");
+        let mut fill = store.fill(0, expected).unwrap();
         for part in content.chunks(7001) {
             fill.append(part).unwrap();
         }
-        store.insert(b"k", b"r", begun, stored("1"), Bytes::from_static(b"head"), fill).unwrap();
+        store.insert(&place, stored("1"), Bytes::from_static(b"head"), fill).unwrap();
         let found = live(&store, "k");
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].body.concat(), content);
@@ -116,11 +131,11 @@ fn variants_inserted_at_once_do_not_lose_each_other() {
 fn an_invalidation_kills_what_is_stored_and_what_began_before() {
     let store = store_of(16 * MIB);
     let held = insert(&store, "k", "1", b"old").unwrap();
-    let begun = store.begin();
+    let place = place(&store, "k");
     let fill = filled(&store, b"old").unwrap();
     store.invalidate(b"k");
     assert!(!store.alive(&held) && live(&store, "k").is_empty());
-    let late = store.insert(b"k", b"k", begun, stored("2"), Bytes::new(), fill);
+    let late = store.insert(&place, stored("2"), Bytes::new(), fill);
     assert_eq!(late.err(), Some(Reason::Purged));
     assert!(live(&store, "k").is_empty());
     insert(&store, "k", "1", b"new").unwrap();
@@ -132,7 +147,7 @@ fn an_invalidation_concerns_every_partition() {
     let store = store_of(16 * MIB);
     for key in ["a/r", "b/r"] {
         let fill = filled(&store, b"x").unwrap();
-        store.insert(key.as_bytes(), b"r", store.begin(), stored("1"), Bytes::new(), fill).unwrap();
+        store.insert(&place_of(&store, key, "r"), stored("1"), Bytes::new(), fill).unwrap();
     }
     store.invalidate(b"r");
     assert!(live(&store, "a/r").is_empty() && live(&store, "b/r").is_empty());
@@ -143,13 +158,13 @@ fn an_insert_racing_an_invalidation_never_leaves_a_live_old_entry() {
     let store = store_of(16 * MIB);
     for round in 0..2000 {
         let key = format!("k{}", round % 7);
-        let begun = store.begin();
+        let place = place(&store, &key);
         let fill = filled(&store, b"old").unwrap();
         let barrier = Barrier::new(2);
         thread::scope(|scope| {
             scope.spawn(|| {
                 barrier.wait();
-                let _ = store.insert(key.as_bytes(), key.as_bytes(), begun, stored("1"), Bytes::new(), fill);
+                let _ = store.insert(&place, stored("1"), Bytes::new(), fill);
             });
             barrier.wait();
             store.invalidate(key.as_bytes());
@@ -165,11 +180,11 @@ fn clear_kills_everything_and_frees_it() {
     for n in 0..15_000 {
         insert(&store, &n.to_string(), "1", b"x").unwrap();
     }
-    let begun = store.begin();
+    let place = place(&store, "k");
     let fill = filled(&store, b"x").unwrap();
     store.clear();
     assert_eq!((store.entries(), store.variants(b"1").is_none()), (0, true));
-    let late = store.insert(b"k", b"k", begun, stored("1"), Bytes::new(), fill);
+    let late = store.insert(&place, stored("1"), Bytes::new(), fill);
     assert_eq!(late.err(), Some(Reason::Purged));
     assert_eq!(store.bytes(), 0);
 }
@@ -251,8 +266,8 @@ fn the_budget_holds_under_threads_that_write_and_read_slowly() {
 #[test]
 fn objects_beyond_their_limit_are_refused() {
     let store = store_of(8 * MIB);
-    assert_eq!(store.fill(Some(MIB + 1)).err(), Some(Reason::TooLarge));
-    let mut fill = store.fill(None).unwrap();
+    assert_eq!(store.fill(0, Some(MIB + 1)).err(), Some(Reason::TooLarge));
+    let mut fill = store.fill(0, None).unwrap();
     fill.append(&vec![0; MIB as usize]).unwrap();
     assert_eq!(fill.append(b"x"), Err(Reason::TooLarge));
     drop(fill);
@@ -263,9 +278,9 @@ fn objects_beyond_their_limit_are_refused() {
 fn a_content_of_another_length_than_announced_is_incomplete_rfc9111_3_3() {
     let store = store_of(8 * MIB);
     for content in ["ab", "abcd"] {
-        let mut fill = store.fill(Some(3)).unwrap();
+        let mut fill = store.fill(0, Some(3)).unwrap();
         fill.append(content.as_bytes()).unwrap();
-        let inserted = store.insert(b"k", b"r", store.begin(), stored("1"), Bytes::new(), fill);
+        let inserted = store.insert(&place(&store, "k"), stored("1"), Bytes::new(), fill);
         assert_eq!(inserted.err(), Some(Reason::Incomplete));
     }
     assert_eq!(store.bytes(), 0);
@@ -290,9 +305,9 @@ fn fills_in_flight_count_and_a_full_store_says_so() {
 fn a_segment_never_pins_the_buffer_that_it_was_copied_from() {
     let store = store_of(8 * MIB);
     let buffer = Bytes::from(vec![7; 4096]);
-    let mut fill = store.fill(None).unwrap();
+    let mut fill = store.fill(0, None).unwrap();
     fill.append(&buffer).unwrap();
-    let entry = store.insert(b"k", b"r", store.begin(), stored("1"), buffer.slice(..9), fill).unwrap();
+    let entry = store.insert(&place(&store, "k"), stored("1"), buffer.slice(..9), fill).unwrap();
     assert!(buffer.is_unique());
     assert_eq!(entry.body.concat(), buffer);
 }
@@ -307,6 +322,7 @@ fn handles_and_fills_may_cross_threads() {
     sent::<Fill>();
 }
 
+mod eviction;
 mod freshening;
 mod parts;
 mod reading;

@@ -8,7 +8,7 @@ fn content(length: usize) -> Vec<u8> {
 }
 
 fn put(store: &Store, begun: Sequence, body: Body) -> Result<Arc<Entry>, Reason> {
-    store.insert_segments(b"k", b"k", begun, stored("1"), Bytes::new(), body)
+    store.insert_segments(&Place { begun, ..place(store, "k") }, stored("1"), Bytes::new(), body)
 }
 
 #[test]

@@ -21,7 +21,7 @@ fn readers_see_all_that_was_appended_whenever_they_join() {
     let store = store_of(16 * MIB);
     let content: Vec<u8> = (0..900_000_u32).map(|n| (n * 7) as u8).collect();
     for expected in [None, Some(content.len() as u64)] {
-        let mut fill = store.fill(expected).unwrap();
+        let mut fill = store.fill(0, expected).unwrap();
         let filled = fill.filled();
         let mut readers: Vec<(Reader, Vec<u8>)> = Vec::new();
         for (n, part) in content.chunks(70_001).enumerate() {
@@ -32,7 +32,7 @@ fn readers_see_all_that_was_appended_whenever_they_join() {
                 assert_eq!(seen.len() as u64, fill.bytes());
             }
         }
-        let entry = store.insert(b"k", b"k", store.begin(), stored("1"), Bytes::new(), fill).unwrap();
+        let entry = store.insert(&place(&store, "k"), stored("1"), Bytes::new(), fill).unwrap();
         let (mut late, mut seen) = (filled.reader().unwrap(), Vec::new());
         assert_eq!(drain(&mut late, usize::MAX, &mut seen), Read::End);
         assert!(seen == content && entry.body.concat() == content);
@@ -46,7 +46,7 @@ fn readers_see_all_that_was_appended_whenever_they_join() {
 #[test]
 fn closed_segments_are_shared_and_count_once() {
     let store = store_of(16 * MIB);
-    let mut fill = store.fill(Some(600_000)).unwrap();
+    let mut fill = store.fill(0, Some(600_000)).unwrap();
     fill.append(&[1; 300_000]).unwrap();
     let used = store.bytes();
     let mut reader = fill.filled().reader().unwrap();
@@ -55,18 +55,18 @@ fn closed_segments_are_shared_and_count_once() {
     let Read::Data(copied) = reader.read(usize::MAX) else { panic!() };
     assert_eq!(copied.len(), 300_000 - SEGMENT_BYTES_MAX);
     fill.append(&[1; 300_000]).unwrap();
-    let entry = store.insert(b"k", b"k", store.begin(), stored("1"), Bytes::new(), fill).unwrap();
+    let entry = store.insert(&place(&store, "k"), stored("1"), Bytes::new(), fill).unwrap();
     assert_eq!(entry.body[0].as_ptr(), first.as_ptr());
 }
 
 #[test]
 fn readers_of_what_the_store_refuses_at_the_end_get_all_of_it() {
     let store = store_of(16 * MIB);
-    let begun = store.begin();
+    let place = place(&store, "k");
     let fill = filled(&store, &[3; 400_000]).unwrap();
     let (mut reader, mut seen) = (fill.filled().reader().unwrap(), Vec::new());
     store.invalidate(b"k");
-    let refused = store.insert(b"k", b"k", begun, stored("1"), Bytes::new(), fill);
+    let refused = store.insert(&place, stored("1"), Bytes::new(), fill);
     assert_eq!(refused.err(), Some(Reason::Purged));
     assert_eq!(drain(&mut reader, usize::MAX, &mut seen), Read::End);
     assert_eq!(seen, [3; 400_000]);
@@ -78,7 +78,7 @@ fn readers_of_what_the_store_refuses_at_the_end_get_all_of_it() {
 fn a_content_that_breaks_off_fails_for_its_readers_after_what_came() {
     let store = store_of(16 * MIB);
     for expected in [None, Some(9)] {
-        let mut fill = store.fill(expected).unwrap();
+        let mut fill = store.fill(0, expected).unwrap();
         let (filled, mut seen) = (fill.filled(), Vec::new());
         let mut reader = filled.reader().unwrap();
         fill.append(b"so far").unwrap();
@@ -96,7 +96,7 @@ fn a_content_that_breaks_off_fails_for_its_readers_after_what_came() {
 #[test]
 fn a_refused_append_takes_nothing() {
     let store = store_of(MIB);
-    let mut fill = store.fill(None).unwrap();
+    let mut fill = store.fill(0, None).unwrap();
     let mut reader = fill.filled().reader().unwrap();
     fill.append(&[0; 5000]).unwrap();
     let others: Vec<Fill> = (0..).map_while(|_| filled(&store, &[0; 50_000]).ok()).collect();
@@ -113,7 +113,7 @@ fn a_refused_append_takes_nothing() {
 fn a_refused_content_reaches_its_readers_within_256_kib_outside_the_budget() {
     let store = store_of(8 * MIB);
     let content: Vec<u8> = (0..3_000_000_u32).map(|n| (n / 7) as u8).collect();
-    let mut fill = store.fill(None).unwrap();
+    let mut fill = store.fill(0, None).unwrap();
     let filled = fill.filled();
     let (mut fast, mut slow) = (filled.reader().unwrap(), filled.reader().unwrap());
     let mut sent = 0;
@@ -152,7 +152,7 @@ fn a_refused_content_reaches_its_readers_within_256_kib_outside_the_budget() {
 #[test]
 fn small_appends_after_a_refusal_are_counted_with_their_cost() {
     let store = store_of(8 * MIB);
-    let fill = store.fill(None).unwrap();
+    let fill = store.fill(0, None).unwrap();
     let reader = fill.filled().reader().unwrap();
     let mut over = fill.hand_over();
     let taken = (0..).map_while(|_| (over.append(b"x") == 1).then_some(())).count();
@@ -165,7 +165,7 @@ fn small_appends_after_a_refusal_are_counted_with_their_cost() {
 #[test]
 fn a_reader_that_leaves_lets_the_others_go_on() {
     let store = store_of(8 * MIB);
-    let fill = store.fill(None).unwrap();
+    let fill = store.fill(0, None).unwrap();
     let filled = fill.filled();
     let (mut fast, stalled) = (filled.reader().unwrap(), filled.reader().unwrap());
     let mut over = fill.hand_over();
@@ -183,7 +183,7 @@ fn a_reader_that_leaves_lets_the_others_go_on() {
 fn readers_on_other_threads_see_the_same_bytes() {
     let store = store_of(8 * MIB);
     let content: Vec<u8> = (0..800_000_u32).map(|n| (n / 3) as u8).collect();
-    let mut fill = store.fill(None).unwrap();
+    let mut fill = store.fill(0, None).unwrap();
     let readers: Vec<Reader> = (0..4).map(|_| fill.filled().reader().unwrap()).collect();
     thread::scope(|scope| {
         for mut reader in readers {
@@ -199,6 +199,6 @@ fn readers_on_other_threads_see_the_same_bytes() {
         for part in content.chunks(3001) {
             fill.append(part).unwrap();
         }
-        store.insert(b"k", b"k", store.begin(), stored("1"), Bytes::new(), fill).unwrap();
+        store.insert(&place(&store, "k"), stored("1"), Bytes::new(), fill).unwrap();
     });
 }

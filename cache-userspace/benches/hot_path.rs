@@ -3,18 +3,38 @@
 //!
 //! valgrind counts: the program runs itself under it with two numbers of hits, and the difference is theirs.
 
-use std::{env, fs, hint::black_box, process::Command, time::Duration};
+use std::{
+    env, fs,
+    hint::black_box,
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    process::Command,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use bytes::{Bytes, BytesMut};
 use sidestep::{
+    accept::{
+        netns::{Netns, SocketMaker},
+        sniff,
+    },
+    admin::{Counters, Switch},
+    config::Limits,
+    forward::RequestBody,
     http1::{
         Fields,
         head::{Parsed, RequestHead},
     },
-    policy::{self, Decision, Now, RequestView, ResponseView, Rules, Stored},
-    respond::{Persistence, hit_fields},
-    store::{Entry, Place, Recording, Store, StoreLimits},
+    identify::Workload,
+    policy::{self, Now, RequestView, ResponseView, Rules, Stored},
+    redirect::bypass::Bypass,
+    request::{Connection, Parts, Path},
+    respond::{Persistence, Response, reuse_fields},
+    route::Routes,
+    store::{Place, Recording, Store, StoreLimits},
 };
 
 const REQUEST: &[u8] = b"GET /catalog/items/4711?lang=en HTTP/1.1\r\nHost: catalog.shop.svc:8080\r\n\
@@ -85,28 +105,88 @@ fn put(store: &Store, key: Vec<u8>, stored: Stored, content: &[u8]) -> Result<()
     recorded.map(|_| ()).map_err(|why| anyhow::anyhow!("{why}"))
 }
 
-/// Serves so many hits, all but what the sockets do.
+/// Serves so many hits by the path itself, all but what the sockets do.
 fn hit(hits: u64) -> Result<()> {
-    let store = Store::new(StoreLimits { bytes_max: 16 << 20, ..StoreLimits::default() });
-    let rules = Rules::default();
-    let mut buffer = BytesMut::from(REQUEST);
-    let head = parse(&mut buffer)?;
-    put(&store, key(&head), stored(&head)?, &[0; 1024])?;
-    drop(head);
-    for _ in 0..hits {
-        buffer.extend_from_slice(REQUEST);
-        let head = parse(&mut buffer)?;
-        let variants = store.variants(&key(&head)).context("not stored")?;
-        let alive: Vec<_> = variants.iter().filter(|entry| store.alive(entry)).collect();
-        let Decision::Reuse { index, age, .. } =
-            policy::decide(&view(&head), alive.iter().map(|entry| &entry.stored), &rules, NOW)
-        else {
-            bail!("not reused")
-        };
-        let entry: &Entry = alive.get(index).context("no such variant")?;
-        black_box((entry.head.clone(), hit_fields(age, Persistence::Stays), entry.body.first().cloned()));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let destination = origin()?;
+        let path = path()?;
+        let connection = Arc::new(connection(destination, 1));
+        store_one(&path, destination).await?;
+        let mut buffer = BytesMut::new();
+        for _ in 0..hits {
+            buffer.extend_from_slice(REQUEST);
+            let head = parse(&mut buffer)?;
+            let Response::Stored(answer) = path.serve(&head, RequestBody::of_nobody(), &connection).await?
+            else {
+                bail!("not a hit")
+            };
+            let fields = reuse_fields(&answer.entry.stored, answer.age, answer.reused, Persistence::Stays);
+            black_box((answer.entry.head.clone(), fields, answer.entry.body.first().cloned()));
+        }
+        Ok(())
+    })
+}
+
+/// An origin that gives one answer.
+fn origin() -> Result<SocketAddr> {
+    let listener = TcpListener::bind(("127.0.0.1", 0))?;
+    let address = listener.local_addr()?;
+    thread::spawn(move || -> Result<()> {
+        let (mut stream, _) = listener.accept()?;
+        let mut request = [0; 4096];
+        let _ = stream.read(&mut request)?;
+        let content = [b'x'; 1024];
+        stream.write_all(
+            b"HTTP/1.1 200 OK\r\nCache-Control: max-age=3600\r\nVary: Accept-Encoding\r\nETag: \"4711\"\r\n\
+              Content-Type: application/json\r\nContent-Length: 1024\r\n\r\n",
+        )?;
+        Ok(stream.write_all(&content)?)
+    });
+    Ok(address)
+}
+
+fn path() -> Result<Arc<Path>> {
+    let directory = env::temp_dir();
+    let switch = Arc::new(Switch::new(&directory, &directory.join("sidestep-hot-path.sock")));
+    switch.took_effect(true);
+    let limits = Limits::default();
+    let parts = Parts {
+        routes: Routes::new(Rules { resident_max: Duration::from_secs(3600), ..Rules::default() }, switch),
+        store: Store::new(StoreLimits { bytes_max: 16 << 20, ..StoreLimits::default() }),
+        sockets: SocketMaker::start()?,
+        bypass: Bypass::new(None, &limits),
+        counters: Arc::new(Counters::default()),
+        stale_after: None,
+        is_strict: false,
+    };
+    Ok(Arc::new(Path::new(parts, limits)))
+}
+
+fn connection(destination: SocketAddr, id: u64) -> Connection {
+    let workload = Workload {
+        name: "hot-path".to_owned(),
+        namespace: "shop".to_owned(),
+        service_account: "default".to_owned(),
+        id: 1,
+        netns: Netns::Own,
+        netns_cookie: 1,
+    };
+    Connection::new(Arc::new(workload), destination, None, id)
+}
+
+/// Brings the answer into the store by a request of a real client.
+async fn store_one(path: &Arc<Path>, destination: SocketAddr) -> Result<()> {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
+    let client = TcpStream::connect(listener.local_addr()?)?;
+    let (accepted, _) = listener.accept().await?;
+    let served = tokio::spawn(sniff::serve(accepted, path.clone(), connection(destination, 2)));
+    (&client).write_all(REQUEST)?;
+    while path.counters.figures().stored == 0 {
+        tokio::task::yield_now().await;
     }
-    Ok(())
+    drop(client);
+    Ok(served.await?)
 }
 
 /// Prints what small responses take of the machine's memory beside what the budget counts.

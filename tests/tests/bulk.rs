@@ -163,3 +163,94 @@ fn a_client_that_breaks_off_a_download_harms_nobody_and_nothing_half_is_stored()
     ensure!(whole.is_pattern(length) && again.is_pattern(length), "other bytes");
     Ok(())
 }
+
+#[test]
+#[ignore = "needs root, cgroup2 and bpf"]
+fn thirty_two_connections_of_large_objects_stay_within_the_budget_slow_readers_among_them() -> Result<()> {
+    let _machine = Exclusive::machine()?;
+    // `/<bytes>/<name>` has so many bytes.
+    let origin = Origin::http(|request| {
+        let bytes = request.target().split('/').nth(1).and_then(|bytes| bytes.parse().ok());
+        Answer::pattern(bytes.unwrap_or(0)).max_age(600)
+    })?;
+    let client = Exec::port(origin.port())?.flag("--store-bytes").flag("64MiB").agent()?;
+    let connections = (0..32).map(|_| client.connect(origin.addr())).collect::<Result<Vec<_>>>()?;
+    let (slow, quick) = connections.split_at(8);
+    let ask = |bytes: u64, name: usize| format!("GET /{bytes}/{name} HTTP/1.1\r\nHost: h\r\n\r\n");
+
+    for (name, connection) in slow.iter().enumerate() {
+        connection.send(ask(10 * MIB, name))?;
+    }
+    let mut moved = 0;
+    for round in 0..8 {
+        let target = |n: usize| ((n * 7919 + round * 104_729) as u64 * 4001 % (10 * MIB), n % 40);
+        for (n, connection) in quick.iter().enumerate() {
+            let (bytes, name) = target(n);
+            connection.send(ask(bytes, name))?;
+        }
+        for (n, connection) in quick.iter().enumerate() {
+            let (bytes, _) = target(n);
+            ensure!(connection.response()?.expect(200)?.is_pattern(bytes), "round {round}, {n}");
+            moved += bytes;
+        }
+    }
+    for connection in slow {
+        ensure!(connection.response()?.expect(200)?.is_pattern(10 * MIB), "a slow reader got other bytes");
+    }
+    // Larger than the object limit, which is half of the store: never from the store.
+    for _ in 0..2 {
+        let large = client.get(origin.addr(), &format!("/{}/large", 33 * MIB))?.expect(200)?;
+        ensure!(large.is_pattern(33 * MIB) && !large.is_hit(), "{}", large.head_text());
+    }
+
+    let peak = client.process().memory_kb("VmHWM")?;
+    println!("peak resident size of the daemon: {peak} kB after {} MiB", moved / MIB);
+    ensure!(peak <= 64 * 1024 + OVERHEAD_KB, "{peak} kB");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root, cgroup2 and bpf"]
+fn ranges_of_a_stored_object_of_100_megabytes_are_its_bytes_without_a_copy() -> Result<()> {
+    let _machine = Exclusive::machine()?;
+    // The pattern repeats itself after so many bytes.
+    const BLOCK: u64 = 1_000_003;
+    let length = 100_000_000;
+    let origin = Origin::http(move |_| {
+        let etag = Answer::pattern(length).max_age(600).field("ETag", "\"v1\"");
+        etag.field("Last-Modified", "Sun, 06 Nov 1994 08:49:37 GMT")
+    })?;
+    let client = Exec::port(origin.port())?.flag("--store-bytes").flag("256MiB").agent()?;
+    let connection = client.connect(origin.addr())?;
+    ensure!(connection.get("/big")?.expect(200)?.is_pattern(length), "other bytes");
+    let before = client.process().memory_kb("VmHWM")?;
+
+    for (range, bytes) in [
+        (format!("{}-{}", 7 * BLOCK, 7 * BLOCK + 999), 1000),
+        (format!("{}-", 99 * BLOCK), length - 99 * BLOCK),
+        (format!("{}-{}", 3 * BLOCK, 93 * BLOCK - 1), 90 * BLOCK),
+        (format!("-{}", length - 50 * BLOCK), length - 50 * BLOCK),
+    ] {
+        let answer = connection.get_with("/big", &format!("Range: bytes={range}\r\n"))?.expect(206)?;
+        ensure!(answer.is_hit() && answer.is_pattern(bytes), "{range}: {}", answer.head_text());
+    }
+    let two = connection.get_with("/big", "Range: bytes=0-1,99999998-\r\n")?.expect(206)?;
+    ensure!(two.is_hit() && two.text().matches("Content-Range: bytes ").count() == 2, "{}", two.head_text());
+    for (condition, status) in [
+        ("\"v1\"", 206),
+        ("\"v2\"", 200),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", 206),
+        ("Sun, 06 Nov 1994 08:49:38 GMT", 200),
+    ] {
+        let fields = format!("Range: bytes={}-\r\nIf-Range: {condition}\r\n", 2 * BLOCK);
+        let answer = connection.get_with("/big", &fields)?.expect(status)?;
+        let bytes = if status == 206 { length - 2 * BLOCK } else { length };
+        ensure!(answer.is_hit() && answer.is_pattern(bytes), "{condition}: {}", answer.head_text());
+    }
+
+    let after = client.process().memory_kb("VmHWM")?;
+    println!("peak resident size before the ranges {before} kB, after them {after} kB");
+    ensure!(after <= before + 4 * 1024, "{before} kB before, {after} kB after");
+    ensure!(origin.count() == 1, "{} requests", origin.count());
+    Ok(())
+}

@@ -12,7 +12,8 @@ use crate::http1::Fields;
 pub fn ranges(request: &RequestView<'_>, stored: &Stored, content_bytes: u64) -> (Plan, u64) {
     let complete = stored.complete_bytes(content_bytes);
     // RFC 9110 §15.3.7: a range is a part of what would have been 200.
-    if stored.status != 200 && stored.part.is_none() {
+    let has_ranges = stored.part.is_some() || (stored.status == 200 && request.fields.contains("range"));
+    if !has_ranges {
         return (Plan::Whole, complete);
     }
     let part = stored.part.map(|part| part.span());

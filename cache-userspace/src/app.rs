@@ -18,7 +18,7 @@ use crate::accept::netns::{Netns, SocketMaker};
 use crate::accept::{Acceptor, Taken};
 use crate::admin::{AdminServer, AdminState, Counters, Switch};
 use crate::clock;
-use crate::config::Limits;
+use crate::config::{Limits, PolicyConfig};
 use crate::identify::Workload;
 use crate::policy::{Profile, Rules};
 use crate::redirect::bypass::Bypass;
@@ -45,6 +45,8 @@ pub struct Options {
     pub store_bytes: u64,
     /// Malformed requests get 400 instead of a relay.
     pub is_strict: bool,
+    /// What is allowed beyond what responses say.
+    pub policy: PolicyConfig,
     /// Users whose connections are left alone.
     pub excluded_users: Vec<u32>,
     /// Bounds.
@@ -132,7 +134,7 @@ impl Daemon {
     /// # Errors
     /// What the kernel refuses; where a thread cannot be started.
     pub fn start(options: Options, switch: Arc<Switch>) -> Result<Self, AppError> {
-        let Options { profile, store_bytes, is_strict, excluded_users, limits } = options;
+        let Options { profile, store_bytes, is_strict, policy, excluded_users, limits } = options;
         let kernel = Arc::new(Kernel::load()?);
         for user in excluded_users {
             kernel.exclude_user(user)?;
@@ -141,8 +143,9 @@ impl Daemon {
         // One response may take half of the store: larger ones would push everything else out.
         let object_bytes_max = store_bytes / 2;
         let sockets = SocketMaker::start().map_err(AppError::Thread)?;
+        let rules = Rules { profile, object_bytes_max, ..Rules::default() };
         let parts = Parts {
-            routes: Routes::new(Rules { profile, object_bytes_max, ..Rules::default() }, switch.clone()),
+            routes: Routes::new(policy.apply(rules), switch.clone()),
             store: Store::new(StoreLimits {
                 bytes_max: store_bytes,
                 object_bytes_max,
@@ -152,7 +155,7 @@ impl Daemon {
             sockets,
             bypass: Bypass::new(Some(kernel.clone()), &limits),
             counters,
-            stale_after: None,
+            stale_after: policy.stale_after.map(|after| after.0),
             is_strict,
         };
         let path = Arc::new(Path::new(parts, limits));

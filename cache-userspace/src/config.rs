@@ -5,6 +5,7 @@
 mod byte_size;
 mod fields;
 mod limits;
+mod policy;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use serde::Deserialize;
 
 pub use byte_size::{ByteSize, ByteSizeError};
 pub use limits::Limits;
+pub use policy::{After, ErrorStatus, PolicyConfig, Span};
 
 use crate::policy::Profile;
 
@@ -41,6 +43,8 @@ pub struct Config {
     pub admin: PathBuf,
     /// Whether every malformed request is answered with 400 instead of being relayed.
     pub strict_http: bool,
+    /// What is allowed beyond what responses say.
+    pub policy: PolicyConfig,
     /// User ids whose connections are never redirected: the mesh proxies of Istio and Linkerd by default.
     pub excluded_uids: Vec<u32>,
     /// The workloads to enrol.
@@ -54,6 +58,7 @@ impl Default for Config {
             store_bytes: ByteSize(256 << 20),
             admin: PathBuf::from(ADMIN_SOCKET),
             strict_http: false,
+            policy: PolicyConfig::default(),
             excluded_uids: vec![1337, 2102],
             workloads: Vec::new(),
         }

@@ -20,7 +20,7 @@ use crate::accept::netns::Netns;
 use crate::admin::switch::state_dir;
 use crate::admin::{self, Figures, Switch};
 use crate::app::{Daemon, Enrolment, Options, raise_descriptor_limit};
-use crate::config::{ByteSize, Limits};
+use crate::config::{ByteSize, Limits, PolicyConfig};
 use crate::policy::Profile;
 use crate::redirect::cgroup::{Cgroup, NAME_PREFIX, enter_on_spawn, sweep_stale};
 use crate::redirect::preflight::{Probe, Role, findings, first_obstacle};
@@ -133,6 +133,7 @@ impl Exec {
             store_bytes: self.store_bytes.0,
             is_strict: self.strict_http,
             excluded_users: Vec::new(),
+            policy: PolicyConfig::default(),
             limits: Limits::default(),
         };
         let patience = options.limits.drain_timeout;

@@ -75,6 +75,7 @@ impl Node {
             store_bytes: config.store_bytes.0,
             is_strict: config.strict_http,
             excluded_users: config.excluded_uids.clone(),
+            policy: config.policy.clone(),
             limits: Limits::default(),
         };
         let patience = options.limits.drain_timeout;

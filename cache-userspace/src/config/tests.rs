@@ -1,11 +1,20 @@
 //! A configuration is read whole or refused with the place that is wrong.
 
+use std::time::Duration;
+
 use super::*;
+use crate::forward::StaleAfter;
+use crate::policy::Rules;
 
 const FULL: &str = "profile: rfc9111
 storeBytes: 1GiB
 admin: /tmp/a.sock
 strictHttp: true
+policy:
+  staleWhileRevalidate: 30s
+  staleIfError: 5m
+  staleAfter: auto
+  negative: {404: 10s, '503': 1s}
 excludedUids: [7]
 workloads:
   - name: a
@@ -31,6 +40,12 @@ fn a_full_configuration_is_read() {
     assert_eq!(config.store_bytes, ByteSize(1 << 30));
     assert!(config.strict_http);
     assert_eq!(config.excluded_uids, [7]);
+    let rules = config.policy.apply(Rules::default());
+    let seconds = Duration::from_secs;
+    assert_eq!(rules.stale_while_revalidate, Some(seconds(30)));
+    assert_eq!((rules.stale_if_error, rules.stale_after), (Some(seconds(300)), true));
+    assert_eq!(*rules.negative, [(404, seconds(10)), (503, seconds(1))]);
+    assert_eq!(config.policy.stale_after, Some(After(StaleAfter::Auto)));
     let [a, b] = &config.workloads[..] else { panic!("{config:?}") };
     assert_eq!((a.namespace.as_str(), a.service_account.as_str()), ("shop", "web"));
     assert_eq!(a.netns.as_deref(), Some(Path::new("/run/netns/a")));
@@ -58,6 +73,10 @@ fn what_is_wrong_is_named_with_its_field_and_line() {
             "line 4",
         ),
         ("profile: fast\n", "profile: unknown variant `fast`", "line 1"),
+        ("policy:\n  staleIfErr: 5s\n", "policy: unknown field `staleIfErr`", "line 2"),
+        ("policy:\n  staleAfter: soon\n", "policy.staleAfter: `soon` is no time", "line 2"),
+        ("policy:\n  negative: {200: 5s}\n", "`200` is no status code from 400 to 599", "line 2"),
+        ("policy:\n  negative: {404: 5}\n", "`5` is no time", "line 2"),
         ("strictHttp: false\nstoreBytes: lots\n", "storeBytes: \"lots\" is not a size", "line 2"),
         ("admin: relative.sock\n", "admin: relative.sock is not an absolute path", "line 1"),
         ("workloads:\n  - name: a\n    ports: [80]\n", "workloads[0]: missing field `cgroup`", "line 2"),
@@ -103,12 +122,12 @@ fn more_ports_than_the_limit_are_refused_and_exactly_the_limit_is_not() {
 fn two_workloads_of_one_name_or_cgroup_are_refused_at_the_second() {
     let twice = FULL.replace("name: b", "name: \"a\" # again");
     assert!(
-        refusal(&twice).ends_with("workloads[1].name: \"a\" is already used at line 14"),
+        refusal(&twice).ends_with("workloads[1].name: \"a\" is already used at line 19"),
         "{}",
         refusal(&twice)
     );
     let shared = FULL.replace("/cg/b", "/cg/a");
-    assert!(refusal(&shared).ends_with("workloads[1].cgroup: \"/cg/a\" is already used at line 15"));
+    assert!(refusal(&shared).ends_with("workloads[1].cgroup: \"/cg/a\" is already used at line 20"));
 }
 
 #[test]

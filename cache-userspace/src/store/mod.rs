@@ -127,6 +127,29 @@ impl Store {
         slot.variants().or_else(|| self.shared.cache.get(key)?.variants())
     }
 
+    /// The keys that are wanted, at most `max` of them, and whether these are all: at most `looked_at_max` keys are
+    /// looked at. Takes its time, which look-ups do not feel.
+    pub fn keys(
+        &self,
+        looked_at_max: usize,
+        max: usize,
+        is_wanted: impl Fn(&[u8]) -> bool,
+    ) -> (Vec<Box<[u8]>>, bool) {
+        let mut found = Vec::new();
+        for (looked_at, (key, _)) in self.shared.cache.iter().enumerate() {
+            if looked_at >= looked_at_max {
+                return (found, false);
+            }
+            if is_wanted(&key) {
+                if found.len() >= max {
+                    return (found, false);
+                }
+                found.push(Box::from(&**key));
+            }
+        }
+        (found, true)
+    }
+
     /// Whether no purge or unsafe request concerned an entry since its forward began.
     pub fn alive(&self, entry: &Entry) -> bool {
         self.shared.purges.alive(entry.place, entry.begun)

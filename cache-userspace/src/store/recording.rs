@@ -44,6 +44,11 @@ impl Recording {
         Ok(Self { store: store.clone(), fill, stored, key, resource, begun })
     }
 
+    /// The primary key under which it is to be stored.
+    pub fn key(&self) -> &[u8] {
+        &self.key
+    }
+
     /// Appends content.
     ///
     /// # Errors

@@ -217,7 +217,7 @@ pub struct Key {
 pub struct Verdict {
     /// In one word.
     pub outcome: Outcome,
-    /// The parameters that Cache-Status would have now.
+    /// The parameters that Cache-Status would have now; empty where the request does not come here.
     pub cache_status: String,
     /// Which of the variants it is about, counted from 1.
     pub variant: Option<usize>,
@@ -241,6 +241,8 @@ pub enum Outcome {
     Bypass,
     /// It is answered 504.
     GatewayTimeout,
+    /// Its connection goes direct.
+    Direct,
 }
 
 /// One stored response.

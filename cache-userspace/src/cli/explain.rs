@@ -134,7 +134,9 @@ fn describe(key: &Key, lines: &mut Lines) {
     let verdict = &key.verdict;
     let variant = verdict.variant.map(|number| format!(" (variant {number})")).unwrap_or_default();
     lines.line("verdict", format_args!("{}{variant}", verdict.words));
-    lines.line("", format_args!("Cache-Status: sidestep; {}", verdict.cache_status));
+    if !verdict.cache_status.is_empty() {
+        lines.line("", format_args!("Cache-Status: sidestep; {}", verdict.cache_status));
+    }
     if key.forwards_under_way > 0 {
         lines.line(
             "under way",

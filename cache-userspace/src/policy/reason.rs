@@ -33,7 +33,7 @@ macro_rules! reasons {
 
 reasons! {
     Method "method"
-        "The method is neither GET nor HEAD, or not the one that stores."
+        "The method is not one that stored responses answer (GET, HEAD), or not the one whose answers are stored (GET)."
     Range "range"
         "The request has several Range fields (RFC 9110 §14.2)."
     Conditional "conditional"
@@ -75,7 +75,8 @@ reasons! {
     VaryCookie "vary-cookie"
         "The response varies by identity: Cookie or Authorization."
     NoFreshness "no-freshness"
-        "The response has no freshness lifetime (RFC 9111 §4.2.1) and nothing to validate it with."
+        "The response has no freshness lifetime (RFC 9111 §4.2.1); to be kept for validation it must have an ETag or \
+         Last-Modified and, in safe, explicitly allow reuse."
     Expired "expired"
         "The response was stale when it arrived (RFC 9111 §4.2) and has nothing to validate it with."
     DelimitedByClose "delimited-by-close"

@@ -199,12 +199,19 @@ impl Path {
             seconds_ago: refusal.ago.as_secs(),
         });
         let mut notes = self.detours(parts, &same);
+        let direct = match notes.first() {
+            Some(why) if notes.len() == same.len() => Some(verdict::direct(why)),
+            _ => None,
+        };
+        if same.is_empty() {
+            notes.push("No workload of this identity is enrolled any more.".to_owned());
+        }
         if all.iter().any(|entry| !self.store.alive(entry)) {
             notes.push(
                 "Some of what was stored is dead by a purge or an unsafe request (RFC 9111 §4.4).".to_owned(),
             );
         }
-        if all.is_empty() && last_refusal.is_none() && unlooked.is_none() {
+        if all.is_empty() && last_refusal.is_none() && unlooked.is_none() && direct.is_none() {
             notes.push(verdict::needs(rules).to_owned());
         }
         Key {
@@ -215,7 +222,7 @@ impl Path {
             destination: shown(parts.destination),
             authority: shown(parts.authority),
             target: shown(parts.target),
-            verdict: unlooked.unwrap_or_else(judged),
+            verdict: direct.or(unlooked).unwrap_or_else(judged),
             variants: all
                 .iter()
                 .map(|entry| {
@@ -228,27 +235,23 @@ impl Path {
         }
     }
 
-    /// Why requests of these workloads to the key's destination do not come here at all, where they do not.
+    /// Why the connections of these workloads to the key's destination go direct, a sentence for each that does.
     fn detours(&self, parts: KeyParts<'_>, askers: &[&Asker]) -> Vec<String> {
-        let mut notes = Vec::new();
-        if askers.is_empty() {
-            notes.push("No workload of this identity is enrolled any more.".to_owned());
-        }
         let address = std::str::from_utf8(parts.destination).ok().and_then(|text| text.parse().ok());
-        let Some(address): Option<SocketAddr> = address else { return notes };
-        for asker in askers {
-            let name = &asker.workload.name;
-            if !asker.ports.contains(&address.port()) {
-                let port = address.port();
-                notes.push(format!("Connections of {name} to port {port} go direct: it is not intercepted."));
-            } else if let Some(left) = self.bypass.left_alone_for(asker.workload.id, address) {
-                notes.push(format!(
-                    "Connections of {name} to {address} go direct for another {}: it was seen not to speak HTTP/1.",
-                    seconds(left)
+        let Some(address): Option<SocketAddr> = address else { return Vec::new() };
+        let detour = |asker: &&Asker| {
+            let (name, port) = (&asker.workload.name, address.port());
+            if !asker.ports.contains(&port) {
+                return Some(format!(
+                    "Connections of {name} to port {port} go direct: it is not intercepted."
                 ));
             }
-        }
-        notes
+            let left = seconds(self.bypass.left_alone_for(asker.workload.id, address)?);
+            Some(format!(
+                "Connections of {name} to {address} go direct for another {left}: it was seen not to speak HTTP/1."
+            ))
+        };
+        askers.iter().filter_map(detour).collect()
     }
 }
 

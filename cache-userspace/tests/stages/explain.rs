@@ -206,6 +206,8 @@ async fn the_switch_and_what_never_comes_here_are_told() {
     let (_client, _server) = answered(&node, &origin, "Cache-Control: max-age=60\r\n").await;
     let elsewhere = node.explain_to("http://10.0.0.7:81/a", &[]).unwrap();
     assert!(only_key(&elsewhere).notes[0].ends_with("go direct: it is not intercepted."), "{elsewhere:?}");
+    let verdict = &only_key(&elsewhere).verdict;
+    assert_eq!((verdict.outcome, verdict.cache_status.as_str()), (Outcome::Direct, ""));
 
     node.switch(false);
 

@@ -20,6 +20,12 @@ pub(super) fn switched_off(detail: &str) -> Verdict {
     }
 }
 
+/// What becomes of a request whose connection does not come here, and why.
+pub(super) fn direct(why: &str) -> Verdict {
+    let words = format!("It would not come here. {why}");
+    Verdict { outcome: Outcome::Direct, cache_status: String::new(), variant: None, words }
+}
+
 /// What becomes of a request that is not looked up.
 pub(super) fn bypassed(reason: Reason) -> Verdict {
     let (fwd, word) = (reason.fwd(), reason.as_str());

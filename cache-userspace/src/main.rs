@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use sidestep::cli::{check::Check, exec::Exec, node::Node, status::Status, switch};
+use sidestep::cli::{check::Check, exec::Exec, explain::Explain, node::Node, status::Status, switch};
 
 /// An HTTP cache that programs never notice.
 #[derive(Parser)]
@@ -21,6 +21,8 @@ enum Command {
     Check(Check),
     /// Shows what a running daemon does.
     Status(Status),
+    /// Says why a request would or would not be answered from the cache.
+    Explain(Explain),
 }
 
 fn main() -> ExitCode {
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
         Command::On(on) => on.run(),
         Command::Check(check) => check.run(),
         Command::Status(status) => status.run(),
+        Command::Explain(explain) => explain.run(),
     };
     result.unwrap_or_else(|error| {
         eprintln!("sidestep: {error:#}");

@@ -3,6 +3,7 @@
 
 mod ask;
 mod background;
+pub mod explain;
 mod fetch;
 mod landing;
 mod outcome;

@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use super::explain::{Explanation, Question};
 use super::{Position, Status, SwitchAnswer, SwitchRequest};
 
 /// Time for one question and its answer.
@@ -93,6 +94,16 @@ impl AdminClient {
     pub async fn switch(&self, to: Position) -> Result<SwitchAnswer, ClientError> {
         let wish = serde_json::to_vec(&SwitchRequest { state: to }).map_err(|error| self.broken(error))?;
         let body = self.ask(Method::PUT, "/v1/switch", wish.into()).await?;
+        self.parse(&body)
+    }
+
+    /// Asks what would become of a request.
+    ///
+    /// # Errors
+    /// `ClientError` says what failed.
+    pub async fn explain(&self, question: &Question) -> Result<Explanation, ClientError> {
+        let question = serde_json::to_vec(question).map_err(|error| self.broken(error))?;
+        let body = self.ask(Method::POST, "/v1/explain", question.into()).await?;
         self.parse(&body)
     }
 

@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod counters;
+pub mod explain;
 #[cfg(test)]
 pub(crate) mod scratch;
 pub mod server;

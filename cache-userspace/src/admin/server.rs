@@ -1,4 +1,4 @@
-//! HTTP on a unix socket for the administrator: status, switch, metrics, health.
+//! HTTP on a unix socket for the administrator: status, switch, explanations, metrics, health.
 //!
 //! What it shows comes through `AdminState`; deciding anything is left to who made that.
 
@@ -22,6 +22,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::counters::{Counters, Figures};
+use super::explain::{BadQuestion, Explanation, QUESTION_BYTES_MAX, Question};
 use super::switch::Switch;
 use super::{Position, Status, StoreStatus, SwitchAnswer, SwitchRequest, WorkloadStatus};
 
@@ -43,6 +44,11 @@ pub trait DaemonView: Send + Sync {
     fn workloads(&self) -> Vec<WorkloadStatus>;
     /// Returns the figures of the store.
     fn store(&self) -> StoreStatus;
+    /// Explains what would become of a request; may take its time, and is called where that holds nobody up.
+    ///
+    /// # Errors
+    /// `BadQuestion`.
+    fn explain(&self, question: &Question) -> Result<Explanation, BadQuestion>;
     /// Folds what the kernel has counted into `counters`; called before each reading.
     fn fold_kernel_counters(&self, counters: &Counters);
 }
@@ -115,7 +121,7 @@ impl AdminServer {
     }
 }
 
-async fn serve(stream: UnixStream, state: &AdminState) {
+async fn serve(stream: UnixStream, state: &Arc<AdminState>) {
     let allowed = is_allowed(&stream);
     let answer = service_fn(|request| async move {
         Ok::<_, Infallible>(if allowed { route(request, state).await } else { refused() })
@@ -140,15 +146,17 @@ fn refused() -> Response<Full<Bytes>> {
     text(StatusCode::FORBIDDEN, "only root and the daemon's own user may ask\n".to_owned())
 }
 
-async fn route(request: Request<Incoming>, state: &AdminState) -> Response<Full<Bytes>> {
+async fn route(request: Request<Incoming>, state: &Arc<AdminState>) -> Response<Full<Bytes>> {
     let path = request.uri().path().to_owned();
     match (request.method(), path.as_str()) {
         (&Method::GET, "/v1/status") => json(StatusCode::OK, &state.status()),
         (&Method::PUT, "/v1/switch") => switch(request, state).await,
+        (&Method::POST, "/v1/explain") => explain(request, state).await,
         (&Method::GET, "/metrics") => metrics(state),
         (&Method::GET, "/healthz") => text(StatusCode::OK, "ok\n".to_owned()),
         (_, "/v1/status" | "/metrics" | "/healthz") => not_allowed("GET"),
         (_, "/v1/switch") => not_allowed("PUT"),
+        (_, "/v1/explain") => not_allowed("POST"),
         _ => text(StatusCode::NOT_FOUND, format!("nothing is at {path}\n")),
     }
 }
@@ -161,10 +169,11 @@ fn metrics(state: &AdminState) -> Response<Full<Bytes>> {
 }
 
 async fn switch(request: Request<Incoming>, state: &AdminState) -> Response<Full<Bytes>> {
-    let Ok(body) = Limited::new(request.into_body(), REQUEST_BYTES_MAX).collect().await else {
-        return text(StatusCode::PAYLOAD_TOO_LARGE, "the body is not complete, or too large\n".to_owned());
+    let body = match body(request, REQUEST_BYTES_MAX).await {
+        Ok(body) => body,
+        Err(refusal) => return *refusal,
     };
-    let wish: SwitchRequest = match serde_json::from_slice(&body.to_bytes()) {
+    let wish: SwitchRequest = match serde_json::from_slice(&body) {
         Ok(wish) => wish,
         Err(error) => {
             return text(StatusCode::BAD_REQUEST, format!("want {{\"state\":\"on\"|\"off\"}}: {error}\n"));
@@ -181,6 +190,35 @@ async fn switch(request: Request<Incoming>, state: &AdminState) -> Response<Full
         }
         Err(error) => {
             text(StatusCode::INTERNAL_SERVER_ERROR, format!("the switch cannot be kept: {error}\n"))
+        }
+    }
+}
+
+async fn explain(request: Request<Incoming>, state: &Arc<AdminState>) -> Response<Full<Bytes>> {
+    let body = match body(request, QUESTION_BYTES_MAX).await {
+        Ok(body) => body,
+        Err(refusal) => return *refusal,
+    };
+    let question: Question = match serde_json::from_slice(&body) {
+        Ok(question) => question,
+        Err(error) => return text(StatusCode::BAD_REQUEST, format!("not a question: {error}\n")),
+    };
+    let state = Arc::clone(state);
+    // It may walk through the whole store.
+    match tokio::task::spawn_blocking(move || state.view.explain(&question)).await {
+        Ok(Ok(explanation)) => json(StatusCode::OK, &explanation),
+        Ok(Err(error)) => text(StatusCode::BAD_REQUEST, format!("{error}\n")),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+    }
+}
+
+/// The whole body, or the answer that refuses it.
+async fn body(request: Request<Incoming>, bytes_max: usize) -> Result<Bytes, Box<Response<Full<Bytes>>>> {
+    match Limited::new(request.into_body(), bytes_max).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(_) => {
+            let refusal = "the body is not complete, or too large\n".to_owned();
+            Err(Box::new(text(StatusCode::PAYLOAD_TOO_LARGE, refusal)))
         }
     }
 }

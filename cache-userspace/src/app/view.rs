@@ -6,7 +6,9 @@ use std::sync::Arc;
 use cache_common::event::Counter as KernelCounter;
 
 use super::{Shared, lock};
+use crate::admin::explain::{BadQuestion, Explanation, Question};
 use crate::admin::{Counters, DaemonView, EnrolmentState, StoreStatus, WorkloadStatus};
+use crate::request::explain::Asker;
 
 /// Why a wanted workload is not enrolled.
 #[derive(Clone, Debug)]
@@ -53,6 +55,14 @@ impl DaemonView for View {
     fn store(&self) -> StoreStatus {
         let store = &self.0.path.store;
         StoreStatus { bytes: store.bytes(), bytes_max: store.bytes_max(), entries: store.entries() }
+    }
+
+    fn explain(&self, question: &Question) -> Result<Explanation, BadQuestion> {
+        let askers: Vec<Asker> = lock(&self.0.enrolled)
+            .values()
+            .map(|one| Asker { workload: one.workload.clone(), ports: one.ports.clone() })
+            .collect();
+        self.0.path.explain(question, &askers)
     }
 
     fn fold_kernel_counters(&self, _counters: &Counters) {

@@ -1,15 +1,13 @@
 //! `sidestep status`: what one daemon does now.
 
 use std::fmt::Write;
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 
-use super::{Output, print, runtime, sockets};
+use super::{Output, daemon, print, runtime};
 use crate::admin::client::AdminClient;
-use crate::admin::switch::state_dir;
 use crate::admin::{EnrolmentState, Status as DaemonStatus};
 
 /// Shows a daemon's switch, workloads, store and most important counters.
@@ -29,35 +27,12 @@ impl Status {
     /// # Errors
     /// Where no daemon is found, or it does not answer.
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let socket = match self.admin {
-            Some(socket) => socket,
-            None => only_daemon(&state_dir())?,
-        };
-        let status = runtime()?.block_on(AdminClient::new(&socket).status())?;
+        let status = runtime()?.block_on(AdminClient::new(&daemon(self.admin)?).status())?;
         print(&match self.output {
             Output::Text => text(&status),
             Output::Json => serde_json::to_string_pretty(&status).context("cannot print")? + "\n",
         })?;
         Ok(ExitCode::SUCCESS)
-    }
-}
-
-/// The node's daemon goes first; else there must be exactly one that lives.
-fn only_daemon(dir: &Path) -> anyhow::Result<PathBuf> {
-    let mut alive: Vec<PathBuf> =
-        sockets(dir).into_iter().filter(|socket| UnixStream::connect(socket).is_ok()).collect();
-    if let Some(node) = alive.iter().find(|socket| socket.ends_with("admin.sock")) {
-        return Ok(node.clone());
-    }
-    match (alive.pop(), alive.as_slice()) {
-        (Some(only), []) => Ok(only),
-        (None, _) => {
-            bail!("no daemon runs here: none answers in {}; name its socket with --admin", dir.display())
-        }
-        (Some(last), others) => {
-            let names: Vec<_> = others.iter().chain([&last]).map(|path| path.display().to_string()).collect();
-            bail!("{} daemons run here; name one with --admin: {}", names.len(), names.join(", "))
-        }
     }
 }
 
@@ -110,29 +85,8 @@ fn text(status: &DaemonStatus) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixListener;
-
     use super::*;
-    use crate::admin::scratch::Scratch;
     use crate::admin::{Position, StoreStatus, WorkloadStatus};
-
-    #[test]
-    fn the_nodes_daemon_goes_first_and_dead_sockets_do_not_count() {
-        let dir = Scratch::new();
-        assert!(only_daemon(dir.path()).unwrap_err().to_string().starts_with("no daemon runs here"));
-
-        drop(UnixListener::bind(dir.path().join("exec-1.sock")).unwrap());
-        assert!(only_daemon(dir.path()).is_err());
-
-        let _one = UnixListener::bind(dir.path().join("exec-2.sock")).unwrap();
-        assert_eq!(only_daemon(dir.path()).unwrap(), dir.path().join("exec-2.sock"));
-
-        let _two = UnixListener::bind(dir.path().join("exec-3.sock")).unwrap();
-        assert!(only_daemon(dir.path()).unwrap_err().to_string().starts_with("2 daemons run here"));
-
-        let _node = UnixListener::bind(dir.path().join("admin.sock")).unwrap();
-        assert_eq!(only_daemon(dir.path()).unwrap(), dir.path().join("admin.sock"));
-    }
 
     #[test]
     fn people_see_the_switch_the_store_and_each_workload() {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::admin::counters::Counters;
+use crate::admin::explain::{BadQuestion, Explanation, Question};
 use crate::admin::scratch::Scratch;
 use crate::admin::server::{AdminServer, AdminState, DaemonView};
 use crate::admin::switch::Switch;
@@ -18,6 +19,10 @@ impl DaemonView for Empty {
 
     fn store(&self) -> StoreStatus {
         StoreStatus::default()
+    }
+
+    fn explain(&self, question: &Question) -> Result<Explanation, BadQuestion> {
+        Err(BadQuestion::Url(question.url.clone()))
     }
 
     fn fold_kernel_counters(&self, _: &Counters) {}

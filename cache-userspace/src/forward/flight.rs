@@ -109,6 +109,11 @@ impl<A, L> Flights<A, L> {
         Part::Lead(Lead { flights: self.clone(), flight, key: key.to_vec() })
     }
 
+    /// How many flights there are under `key`.
+    pub fn under(&self, key: &[u8]) -> usize {
+        lock(&self.by_key).get(key).map_or(0, Vec::len)
+    }
+
     /// How many flights there are.
     pub fn len(&self) -> usize {
         lock(&self.by_key).values().map(Vec::len).sum()
@@ -259,6 +264,7 @@ mod tests {
         let nobody = || flights.enter(b"k", || (), |(), _| false);
         let leaders: Vec<_> = (1..FLIGHTS_PER_KEY_MAX).map(|_| lead(nobody())).collect();
         assert!(matches!(nobody(), Part::Alone));
+        assert_eq!((flights.under(b"k"), flights.under(b"other")), (FLIGHTS_PER_KEY_MAX, 0));
         drop(leaders);
         assert_eq!(flights.len(), 1);
     }

@@ -60,6 +60,11 @@ impl Lateness {
         }
     }
 
+    /// The destinations that answered, as far as they are known.
+    pub fn destinations(&self) -> Vec<Destination> {
+        self.by_destination.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
+
     /// How long an answer of this destination may take before it is late; `None` while too little is known.
     pub fn deadline(&self, destination: Destination, stale_after: StaleAfter) -> Option<Duration> {
         if let StaleAfter::Fixed(deadline) = stale_after {

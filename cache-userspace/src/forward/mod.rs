@@ -14,7 +14,7 @@ pub use flight::{Flights, Follower, Lead, Part};
 pub use lateness::{Lateness, StaleAfter};
 pub use pool::{Pool, PoolKey, Purpose, Upstream};
 pub use turns::{Destination, Turn, Turns};
-pub use uncacheable::Uncacheable;
+pub use uncacheable::{Refusal, Uncacheable};
 pub use upload::RequestBody;
 
 /// Why a request got no answer from upstream.

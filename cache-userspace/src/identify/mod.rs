@@ -34,4 +34,32 @@ impl Workload {
         partition.extend_from_slice(&self.netns_cookie.to_be_bytes());
         partition
     }
+
+    /// Namespace, service account and cookie of the network namespace that a partition was made of.
+    pub fn identity_of(partition: &[u8]) -> Option<(String, String, u64)> {
+        let (names, cookie) = partition.split_last_chunk()?;
+        let mut names = names.split(|byte| *byte == 0);
+        let mut name = || Some(String::from_utf8_lossy(names.next()?).into_owned());
+        Some((name()?, name()?, u64::from_be_bytes(*cookie)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_tells_whose_it_is() {
+        let workload = Workload {
+            name: "a".to_owned(),
+            namespace: "shop".to_owned(),
+            service_account: "web".to_owned(),
+            id: 1,
+            netns: Netns::Own,
+            netns_cookie: 7,
+        };
+        let expected = Some(("shop".to_owned(), "web".to_owned(), 7));
+        assert_eq!(Workload::identity_of(&workload.partition()), expected);
+        assert_eq!(Workload::identity_of(b"short"), None);
+    }
 }

@@ -19,6 +19,33 @@ pub fn resource(destination: &[u8], authority: &[u8], target: &[u8], out: &mut V
     append_resource(destination, authority, target, out);
 }
 
+/// What a primary key was made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyParts<'a> {
+    /// Whose copy it is.
+    pub partition: &'a [u8],
+    /// The destination's identity.
+    pub destination: &'a [u8],
+    /// The authority, lower-cased and without its default port.
+    pub authority: &'a [u8],
+    /// The target.
+    pub target: &'a [u8],
+}
+
+/// Takes a key apart again; `None` where [`key`] did not make it.
+pub fn parts(key: &[u8]) -> Option<KeyParts<'_>> {
+    let (partition, rest) = part(key)?;
+    let (destination, rest) = part(rest)?;
+    let (authority, rest) = part(rest)?;
+    let (target, rest) = part(rest)?;
+    rest.is_empty().then_some(KeyParts { partition, destination, authority, target })
+}
+
+fn part(key: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = key.split_first_chunk()?;
+    rest.split_at_checked(usize::try_from(u64::from_be_bytes(*length)).ok()?)
+}
+
 /// Whether two authorities of the scheme `http` are one (RFC 9110 §4.2.3, §4.3.1).
 pub(super) fn is_same_authority(a: &[u8], b: &[u8]) -> bool {
     without_default_port(a).eq_ignore_ascii_case(without_default_port(b))
@@ -49,7 +76,36 @@ fn without_default_port(authority: &[u8]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn a_key_is_taken_apart_into_what_it_was_made_of(
+            partition in any::<Vec<u8>>(),
+            destination in any::<Vec<u8>>(),
+            authority in "[a-z0-9.]{0,20}(:[1-9]{4})?",
+            target in any::<Vec<u8>>(),
+        ) {
+            let authority = authority.as_bytes();
+            let mut made = Vec::new();
+            key(&partition, &destination, authority, &target, &mut made);
+            let expected =
+                KeyParts { partition: &partition, destination: &destination, authority, target: &target };
+            prop_assert_eq!(parts(&made), Some(expected));
+            for end in 0..made.len() {
+                prop_assert_eq!(parts(made.get(..end).unwrap()), None);
+            }
+            made.push(0);
+            prop_assert_eq!(parts(&made), None);
+        }
+
+        #[test]
+        fn whatever_is_taken_for_a_key_is_no_panic(bytes in any::<Vec<u8>>()) {
+            let _ = parts(&bytes);
+        }
+    }
 
     fn of(parts: [&str; 4]) -> Vec<u8> {
         let [partition, destination, authority, target] = parts.map(str::as_bytes);

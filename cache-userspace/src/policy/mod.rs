@@ -20,6 +20,7 @@ mod head;
 mod invalidation;
 mod kept;
 mod key;
+mod lifetime;
 pub mod no_vary_search;
 #[cfg(test)]
 mod properties;
@@ -47,7 +48,8 @@ pub use eligible::{Eligibility, eligible};
 pub use freshen::freshen;
 pub use head::update_by_head;
 pub use invalidation::{invalidates, is_safe};
-pub use key::{key, resource};
+pub use key::{KeyParts, key, parts as key_parts, resource};
+pub use lifetime::LifetimeSource;
 pub use reason::Reason;
 pub use stale::{Cause, StaleVerdict, stale};
 pub use stored::{Part, Stored};

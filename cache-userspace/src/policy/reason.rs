@@ -1,119 +1,119 @@
-//! Why something was not looked up or not stored: one word each, the same in `Cache-Status`, metrics and logs.
+//! Why something was not looked up or not stored: one word each, the same in `Cache-Status`, metrics and logs, and one
+//! sentence each, for `explain`.
 //!
 //! Pure data; `eligible` and `storing` choose the word, `store` and `respond` pass it on.
 
 use std::fmt;
 
-/// Why a request is not looked up or a response is not stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Reason {
-    /// The method is neither GET nor HEAD, or not the one that stores.
-    Method,
-    /// The request has several Range fields (RFC 9110 §14.2).
-    Range,
-    /// The request is conditional (RFC 9110 §13.1).
-    Conditional,
-    /// The request says `no-store` (RFC 9111 §5.2.1.5).
-    RequestNoStore,
-    /// The request nominates end-to-end fields as connection options (RFC 9110 §7.6.1).
-    ConnectionOption,
-    /// The request wants another protocol (RFC 9110 §7.8).
-    Upgrade,
-    /// The request expects an interim answer (RFC 9110 §10.1.1).
-    Expect,
-    /// The request has content.
-    Content,
-    /// The request has no usable Host (RFC 9110 §7.2).
-    Host,
-    /// The request asks for somebody's health, which must never come from a cache.
-    HealthPath,
-    /// The status code is not one that is stored (RFC 9111 §3).
-    Status,
-    /// The response is a part of a representation, of which too little is known (RFC 9111 §3.3).
-    Partial,
-    /// `Cache-Control` or `Vary` cannot be read with certainty.
-    Malformed,
-    /// The response says `no-store` (RFC 9111 §5.2.2.5).
-    ResponseNoStore,
-    /// The response says `no-cache` (RFC 9111 §5.2.2.4) and has nothing to validate it with.
-    ResponseNoCache,
-    /// The response says `private` (RFC 9111 §5.2.2.7).
-    Private,
-    /// The request was authorized and the response does not allow sharing (RFC 9111 §3.5).
-    Authorization,
-    /// The response sets a cookie and does not say that it may be shared (RFC 9111 §7.3).
-    SetCookie,
-    /// The request carries cookies and the response does not say that it is for everybody.
-    Cookie,
-    /// The response varies on something that no request tells (RFC 9111 §4.1).
-    VaryStar,
-    /// The response varies by identity: Cookie or Authorization.
-    VaryCookie,
-    /// The response has no freshness lifetime (RFC 9111 §4.2.1) and nothing to validate it with.
-    NoFreshness,
-    /// The response was stale when it arrived (RFC 9111 §4.2) and has nothing to validate it with.
-    Expired,
-    /// Only the end of the connection ended the content.
-    DelimitedByClose,
-    /// The response came on a connection that belongs to one client: by a login, or since an answer on it may have
-    /// been followed by content that nobody asked for.
-    Connection,
-    /// The response has a trailer section.
-    Trailers,
-    /// The content exceeds the limit of an object.
-    TooLarge,
-    /// The store's byte budget is used up.
-    StoreFull,
-    /// A purge or an unsafe request concerned the resource since the forward began.
-    Purged,
-    /// The content ended before its announced length (RFC 9111 §3.3).
-    Incomplete,
-    /// What was to be updated was replaced or evicted meanwhile.
-    Superseded,
-    /// The store is nearly full, and what would have to give way is asked for more often.
-    Admission,
-    /// The owner has its share of the store.
-    Quota,
+/// Makes the enum of its table: the sentence is the documentation too.
+macro_rules! reasons {
+    ($($name:ident $word:literal $sentence:literal)*) => {
+        /// Why a request is not looked up or a response is not stored.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Reason {
+            $(#[doc = $sentence] $name,)*
+        }
+
+        impl Reason {
+            /// Every reason, in the order of [`Reason::code`].
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// The word, fit for an RFC 9211 `detail` as token and as string.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $word,)* }
+            }
+
+            /// One sentence for people, with the clause.
+            pub fn in_words(self) -> &'static str {
+                match self { $(Self::$name => $sentence,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    Method "method"
+        "The method is not one that stored responses answer (GET, HEAD), or not the one whose answers are stored (GET)."
+    Range "range"
+        "The request has several Range fields (RFC 9110 §14.2)."
+    Conditional "conditional"
+        "The request has a condition that only the origin server can judge (RFC 9110 §13.1)."
+    RequestNoStore "request-no-store"
+        "The request says `no-store` (RFC 9111 §5.2.1.5)."
+    ConnectionOption "connection-option"
+        "The request nominates end-to-end fields as connection options (RFC 9110 §7.6.1)."
+    Upgrade "upgrade"
+        "The request wants another protocol (RFC 9110 §7.8)."
+    Expect "expect"
+        "The request expects an interim answer (RFC 9110 §10.1.1)."
+    Content "content"
+        "The request has content."
+    Host "host"
+        "The request has no usable Host (RFC 9110 §7.2)."
+    HealthPath "health-path"
+        "The request asks for somebody's health, which must never come from a cache: by its path, or as a kubelet's probe."
+    Status "status"
+        "The status code is not one that is stored (RFC 9111 §3)."
+    Partial "partial"
+        "The response is a part of a representation, of which too little is known (RFC 9111 §3.3)."
+    Malformed "malformed"
+        "`Cache-Control` or `Vary` cannot be read with certainty."
+    ResponseNoStore "response-no-store"
+        "The response says `no-store` (RFC 9111 §5.2.2.5)."
+    ResponseNoCache "response-no-cache"
+        "The response says `no-cache` (RFC 9111 §5.2.2.4) and has nothing to validate it with."
+    Private "private"
+        "The response says `private` (RFC 9111 §5.2.2.7)."
+    Authorization "authorization"
+        "The request was authorized and the response does not allow sharing (RFC 9111 §3.5)."
+    SetCookie "set-cookie"
+        "The response sets a cookie and does not say that it may be shared (RFC 9111 §7.3)."
+    Cookie "cookie"
+        "The request carries cookies and the response does not say that it is for everybody."
+    VaryStar "vary-star"
+        "The response varies on something that no request tells (RFC 9111 §4.1)."
+    VaryCookie "vary-cookie"
+        "The response varies by identity: Cookie or Authorization."
+    NoFreshness "no-freshness"
+        "The response has no freshness lifetime (RFC 9111 §4.2.1); to be kept for validation it must have an ETag or \
+         Last-Modified and, in safe, explicitly allow reuse."
+    Expired "expired"
+        "The response was stale when it arrived (RFC 9111 §4.2) and has nothing to validate it with."
+    DelimitedByClose "delimited-by-close"
+        "Only the end of the connection ended the content: cut short, it would look complete (RFC 9112 §6.3)."
+    Connection "connection"
+        "The response came on a connection that belongs to one client: by a login, or since an answer on it may have been \
+         followed by content that nobody asked for."
+    Trailers "trailers"
+        "The response has a trailer section."
+    TooLarge "too-large"
+        "The content exceeds the limit of an object."
+    StoreFull "store-full"
+        "The store's byte budget is used up."
+    Purged "purged"
+        "A purge or an unsafe request concerned the resource since the forward began."
+    Incomplete "incomplete"
+        "The content ended before its announced length (RFC 9111 §3.3)."
+    Superseded "superseded"
+        "What was to be updated was replaced or evicted meanwhile."
+    Admission "admission"
+        "The store is nearly full, and what would have to give way is asked for more often."
+    Quota "quota"
+        "The owner has its share of the store."
 }
 
 impl Reason {
-    /// The word, fit for an RFC 9211 `detail` as token and as string.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Method => "method",
-            Self::Range => "range",
-            Self::Conditional => "conditional",
-            Self::RequestNoStore => "request-no-store",
-            Self::ConnectionOption => "connection-option",
-            Self::Upgrade => "upgrade",
-            Self::Expect => "expect",
-            Self::Content => "content",
-            Self::Host => "host",
-            Self::HealthPath => "health-path",
-            Self::Status => "status",
-            Self::Partial => "partial",
-            Self::Malformed => "malformed",
-            Self::ResponseNoStore => "response-no-store",
-            Self::ResponseNoCache => "response-no-cache",
-            Self::Private => "private",
-            Self::Authorization => "authorization",
-            Self::SetCookie => "set-cookie",
-            Self::Cookie => "cookie",
-            Self::VaryStar => "vary-star",
-            Self::VaryCookie => "vary-cookie",
-            Self::NoFreshness => "no-freshness",
-            Self::Expired => "expired",
-            Self::DelimitedByClose => "delimited-by-close",
-            Self::Connection => "connection",
-            Self::Trailers => "trailers",
-            Self::TooLarge => "too-large",
-            Self::StoreFull => "store-full",
-            Self::Purged => "purged",
-            Self::Incomplete => "incomplete",
-            Self::Superseded => "superseded",
-            Self::Admission => "admission",
-            Self::Quota => "quota",
-        }
+    /// Bits that a code takes.
+    pub const CODE_BITS: u32 = 6;
+
+    /// A number for it, below 2^[`Reason::CODE_BITS`]; it means something within this process only.
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// The reason of a number.
+    pub fn of_code(code: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(code)).copied()
     }
 
     /// The word of RFC 9211 §2.2 for a request that was forwarded for this reason without being looked up.
@@ -126,8 +126,28 @@ impl Reason {
     }
 }
 
+const _: () = assert!(Reason::ALL.len() <= 1 << Reason::CODE_BITS);
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_a_word_of_its_own_a_code_and_a_sentence() {
+        for (index, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(usize::from(reason.code()), index);
+            assert_eq!(Reason::of_code(reason.code()), Some(*reason));
+            let word = reason.as_str();
+            assert!(word.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "{word}");
+            assert_eq!(Reason::ALL.iter().filter(|other| other.as_str() == word).count(), 1, "{word}");
+            assert!(reason.in_words().ends_with('.'), "{word}");
+        }
+        assert_eq!(Reason::of_code(63), None);
     }
 }

@@ -258,7 +258,7 @@ fn complete(
     Ok(())
 }
 
-fn negative(rules: &Rules, status: u16) -> Option<Duration> {
+pub(super) fn negative(rules: &Rules, status: u16) -> Option<Duration> {
     let is_error = (400..600).contains(&status);
     rules.negative.iter().find(|(of, _)| is_error && *of == status).map(|(_, lifetime)| *lifetime)
 }

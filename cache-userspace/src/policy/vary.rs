@@ -84,6 +84,11 @@ impl Selection {
         self.nominated.iter().map(|field| field.name.as_ref())
     }
 
+    /// The names that were nominated with the values that selected; `None`: the field was absent.
+    pub fn nominated(&self) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
+        self.nominated.iter().map(|field| (field.name.as_ref(), field.value.as_deref()))
+    }
+
     /// Bytes that the selection occupies on the heap.
     pub fn heap_bytes(&self) -> u64 {
         let of = |field: &Nominated| {

@@ -52,6 +52,13 @@ impl Bypass {
         lasts
     }
 
+    /// How much longer a destination is left alone that was seen not to speak HTTP/1.
+    pub fn left_alone_for(&self, workload: u64, destination: SocketAddr) -> Option<Duration> {
+        let taught = self.taught.lock().unwrap_or_else(PoisonError::into_inner);
+        let ends = taught.get(&(workload, destination))?.ends;
+        ends.checked_sub(clock::boot()).filter(|left| !left.is_zero())
+    }
+
     /// Leaves alone a destination that could not be reached, for 2 s.
     pub fn unreachable(&self, workload: u64, destination: SocketAddr) {
         self.write(workload, destination, clock::boot() + self.refused);

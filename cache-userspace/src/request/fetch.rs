@@ -339,7 +339,7 @@ impl Path {
             // Good for this answer only.
             self.store.invalidate(&ask.resource);
         }
-        self.uncacheable.note(&ask.key, false, received_at.boot);
+        self.uncacheable.note(&ask.key, None, received_at.boot);
         if let Some(lead) = away.lead.take() {
             lead.land(Arc::new(Landing::Confirmed(entry.clone())));
         }
@@ -400,7 +400,7 @@ impl Path {
                     .map(|recording| (recording, stored))
             });
         if ask.is_get() {
-            self.uncacheable.note(&ask.key, recording.is_err(), received_at.boot);
+            self.uncacheable.note(&ask.key, recording.as_ref().err().copied(), received_at.boot);
         }
         let (recording, stored) = match recording {
             Ok(recorded) => recorded,

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::ask::About;
 use super::{Connection, Path};
+use crate::clock;
 use crate::forward::{Exchange, ForwardError, Lead, Turn};
 use crate::http1::body::BodyFault;
 use crate::http1::{Fields, Framing, ResponseHead};
@@ -169,6 +170,7 @@ pub struct Pump {
     exchange: Option<Exchange<'static>>,
     sink: Sink,
     shared: Arc<Shared>,
+    key: Vec<u8>,
     lead: Option<Lead<About, Landing>>,
     /// The origin is busy with the request until its answer is complete.
     _turn: Option<Turn>,
@@ -184,8 +186,9 @@ impl Pump {
         lead: Option<Lead<About, Landing>>,
         turn: Option<Turn>,
     ) -> Self {
+        let key = recording.key().to_vec();
         let sink = Sink::Store(Box::new(recording));
-        Self { path, connection, exchange: Some(exchange), sink, shared, lead, _turn: turn }
+        Self { path, connection, exchange: Some(exchange), sink, shared, key, lead, _turn: turn }
     }
 
     /// What tells the pump that its client is gone.
@@ -209,7 +212,7 @@ impl Pump {
                 let until_close = self.shared.head.framing == Framing::UntilClose;
                 self.shared.needs_reset.store(until_close || is_reset(&error), Ordering::Release);
                 if matches!(self.sink, Sink::Store(_)) {
-                    not_stored(Reason::Incomplete, &self.path.counters);
+                    self.refused(Reason::Incomplete);
                 }
                 self.sink = Sink::Closed;
             }
@@ -236,6 +239,15 @@ impl Pump {
         }
     }
 
+    /// Counts that the answer does not stay, and remembers why.
+    fn refused(&self, reason: Reason) {
+        not_stored(reason, &self.path.counters);
+        // Whose whole is stored already is no news.
+        if reason != Reason::Superseded {
+            self.path.uncacheable.note_landed(&self.key, reason, clock::boot());
+        }
+    }
+
     fn exchange(&mut self) -> Result<&mut Exchange<'static>, ForwardError> {
         self.exchange.as_mut().ok_or(ForwardError::Closed)
     }
@@ -252,7 +264,7 @@ impl Pump {
                 self.shared.progress.notify_waiters();
                 return Ok(());
             };
-            not_stored(reason, &self.path.counters);
+            self.refused(reason);
             self.hand_over();
         }
         while let Sink::Readers(readers) = &mut self.sink {
@@ -287,7 +299,7 @@ impl Pump {
         if let Some(trailers) = exchange.trailers() {
             let _ = self.shared.trailers.set(trailers.clone());
             // A stored response has no trailer section; those who read along get it.
-            not_stored(Reason::Trailers, &self.path.counters);
+            self.refused(Reason::Trailers);
             self.hand_over();
         }
         let counters = &self.path.counters;
@@ -302,7 +314,7 @@ impl Pump {
             Sink::Closed => Ok(()),
         };
         if let Err(reason) = finished {
-            not_stored(reason, counters);
+            self.refused(reason);
         }
         if let Some(upstream) = exchange.into_reusable() {
             self.path.pool.put(self.connection.pool_key(), self.connection.id, upstream);

@@ -28,6 +28,11 @@ impl Routes {
         Self { rules: Arc::new(rules), switch }
     }
 
+    /// The rules, whatever the switch says.
+    pub fn rules(&self) -> &Arc<Rules> {
+        &self.rules
+    }
+
     /// The route of the next request.
     pub fn find(&self) -> Route<'_> {
         match self.switch.in_effect() {

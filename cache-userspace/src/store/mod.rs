@@ -15,6 +15,7 @@ mod recording;
 mod sketch;
 mod table;
 
+use std::ops::ControlFlow;
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
     atomic::{AtomicU64, Ordering},
@@ -110,6 +111,31 @@ impl Store {
     /// allocates nothing.
     pub fn variants(&self, key: &[u8]) -> Option<Arc<Variants>> {
         self.shared.table.look_up(key)
+    }
+
+    /// The keys that are wanted, at most `max` of them, and whether these are all: at most `looked_at_max` keys are
+    /// looked at. Takes its time, which look-ups do not feel.
+    pub fn keys(
+        &self,
+        looked_at_max: usize,
+        max: usize,
+        is_wanted: impl Fn(&[u8]) -> bool,
+    ) -> (Vec<Box<[u8]>>, bool) {
+        let (mut found, mut looked_at) = (Vec::new(), 0);
+        let all = self.shared.table.visit(|key| {
+            looked_at += 1;
+            if looked_at > looked_at_max {
+                return ControlFlow::Break(());
+            }
+            if is_wanted(key) {
+                if found.len() >= max {
+                    return ControlFlow::Break(());
+                }
+                found.push(Box::from(key));
+            }
+            ControlFlow::Continue(())
+        });
+        (found, all.is_continue())
     }
 
     /// Whether no purge or unsafe request concerned an entry since its forward began.

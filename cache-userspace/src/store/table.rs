@@ -5,6 +5,7 @@
 
 use std::{
     hash::{BuildHasher, RandomState},
+    ops::ControlFlow,
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
@@ -76,6 +77,11 @@ impl Table {
         let slot = slots.find(hash, |slot| *slot.key == *key)?;
         slot.rank.mark();
         Some(slot.variants.clone())
+    }
+
+    /// Shows every key, a shard at a time, until told to stop.
+    pub(super) fn visit(&self, mut see: impl FnMut(&[u8]) -> ControlFlow<()>) -> ControlFlow<()> {
+        self.shards.iter().try_for_each(|shard| shard.read().iter().try_for_each(|slot| see(&slot.key)))
     }
 
     pub(super) fn contains(&self, hash: u64, key: &[u8]) -> bool {

@@ -66,6 +66,24 @@ fn live(store: &Store, key: &str) -> Vec<Arc<Entry>> {
 }
 
 #[test]
+fn keys_are_listed_up_to_a_number_and_whether_they_are_all_is_said() {
+    let store = store_of(MIB);
+    for key in ["a1", "a2", "a3", "b1"] {
+        insert(&store, key, "", b"x").unwrap();
+    }
+    let keys = |looked_at_max, max, start: &[u8]| {
+        let (mut keys, is_all) = store.keys(looked_at_max, max, |key| key.starts_with(start));
+        keys.sort();
+        (keys.len(), is_all)
+    };
+    assert_eq!(store.keys(9, 9, |key| key == b"b1"), (vec![Box::from(&b"b1"[..])], true));
+    assert_eq!(keys(4, 3, b"a"), (3, true));
+    assert_eq!(keys(9, 2, b"a"), (2, false));
+    assert!(!keys(3, 9, b"").1);
+    assert_eq!(keys(9, 9, b"c"), (0, true));
+}
+
+#[test]
 fn what_was_inserted_is_found_whole() {
     let store = store_of(16 * MIB);
     let content: Vec<u8> = (0..600_000_u32).map(|n| n as u8).collect();

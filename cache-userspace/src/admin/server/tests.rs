@@ -9,6 +9,7 @@ use super::*;
 use crate::admin::EnrolmentState;
 use crate::admin::client::{AdminClient, ClientError};
 use crate::admin::counters::Outcome;
+use crate::admin::explain::RulesInForce;
 use crate::admin::scratch::Scratch;
 
 /// A daemon with one workload, whose kernel has seen as many connections as it was asked for its figures.
@@ -30,8 +31,36 @@ impl DaemonView for Fake {
         StoreStatus { bytes: 5, bytes_max: 10, entries: 1 }
     }
 
+    fn explain(&self, question: &Question) -> Result<Explanation, BadQuestion> {
+        question.read()?;
+        let mut explanation = explanation();
+        explanation.url.clone_from(&question.url);
+        Ok(explanation)
+    }
+
     fn fold_kernel_counters(&self, counters: &Counters) {
         counters.connections_redirected.set(self.0.fetch_add(1, Ordering::Relaxed) + 1);
+    }
+}
+
+fn explanation() -> Explanation {
+    Explanation {
+        url: "http://a/".to_owned(),
+        method: "GET".to_owned(),
+        switch: Position::On,
+        rules: RulesInForce {
+            profile: "safe".to_owned(),
+            resident_seconds_max: 60,
+            object_bytes_max: 1,
+            stale_while_revalidate_seconds: None,
+            stale_if_error_seconds: None,
+            stale_after: false,
+            negative_seconds: vec![(404, 5)],
+        },
+        not_looked_up: None,
+        keys: Vec::new(),
+        is_complete: true,
+        notes: vec!["a note".to_owned()],
     }
 }
 
@@ -105,6 +134,19 @@ async fn a_switch_that_the_kernel_does_not_follow_is_not_confirmed() {
 }
 
 #[tokio::test]
+async fn a_question_is_explained_and_a_bad_one_refused_with_the_reason() {
+    let daemon = start();
+    let ask = |url: &str| Question { url: url.to_owned(), method: "GET".to_owned(), ..Question::default() };
+
+    assert_eq!(daemon.client.explain(&ask("http://a/")).await.unwrap(), explanation());
+
+    let long = format!("http://a/?{}", "x".repeat(8000));
+    assert_eq!(daemon.client.explain(&ask(&long)).await.unwrap().url, long);
+    let error = daemon.client.explain(&ask("https://a/")).await.unwrap_err();
+    assert!(error.to_string().ends_with("only http is cached: https is relayed unread"), "{error}");
+}
+
+#[tokio::test]
 async fn metrics_and_health_are_plain_text() {
     let daemon = start();
     assert!(daemon.client.metrics().await.unwrap().contains("\nsidestep_connections_redirected_total 1\n"));
@@ -115,9 +157,11 @@ async fn metrics_and_health_are_plain_text() {
 #[tokio::test]
 async fn what_is_not_understood_is_refused_with_the_right_status() {
     let daemon = start();
-    let put = |body: &str| {
-        format!("PUT /v1/switch HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+    let send = |what: &str, body: &str| {
+        format!("{what} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len())
     };
+    let put = |body: &str| send("PUT /v1/switch", body);
+    let post = |body: &str| send("POST /v1/explain", body);
     for (request, status) in [
         ("GET /nowhere HTTP/1.1\r\nhost: x\r\n\r\n".to_owned(), "404"),
         ("DELETE /v1/status HTTP/1.1\r\nhost: x\r\n\r\n".to_owned(), "405"),
@@ -126,6 +170,12 @@ async fn what_is_not_understood_is_refused_with_the_right_status() {
         (put("{\"state\":\"on\",\"x\":1}"), "400"),
         (put(""), "400"),
         (put(&" ".repeat(5000)), "413"),
+        ("GET /v1/explain HTTP/1.1\r\nhost: x\r\n\r\n".to_owned(), "405"),
+        (post("{}"), "400"),
+        (post("{\"url\":\"http://a/\",\"x\":1}"), "400"),
+        (post("{\"url\":\"/a\"}"), "400"),
+        (post("{\"url\":\"http://a/\"}"), "200"),
+        (post(&" ".repeat(QUESTION_BYTES_MAX + 1)), "413"),
     ] {
         let answer = raw(&daemon, &request).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{request}: {answer}");

@@ -7,12 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sidestep::accept::netns::{Netns, SocketMaker};
 use sidestep::accept::sniff;
+use sidestep::admin::explain::{BadQuestion, Explanation, Question};
 use sidestep::admin::{Counters, Figures, Switch};
 use sidestep::config::Limits;
 use sidestep::forward::StaleAfter;
 use sidestep::identify::Workload;
 use sidestep::policy::Rules;
 use sidestep::redirect::bypass::Bypass;
+use sidestep::request::explain::Asker;
 use sidestep::request::{Connection, Parts, Path};
 use sidestep::route::Routes;
 use sidestep::store::{Store, StoreLimits};
@@ -87,6 +89,26 @@ impl Node {
     /// Switches caching as the heartbeat would.
     pub(crate) fn switch(&self, on: bool) {
         self.switch.took_effect(on);
+    }
+
+    /// What would become of a GET of this target with these fields.
+    pub(crate) fn explain(&self, target: &str, fields: &[(&str, &str)]) -> Explanation {
+        self.explain_to(&format!("http://origin.test:{}{target}", self.destination.port()), fields).unwrap()
+    }
+
+    /// The same of any URL; the Host is the one that clients send.
+    pub(crate) fn explain_to(&self, url: &str, fields: &[(&str, &str)]) -> Result<Explanation, BadQuestion> {
+        let host = [("Host", "origin.test")];
+        let fields = host.iter().chain(fields).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let question = Question {
+            url: url.to_owned(),
+            method: "GET".to_owned(),
+            fields: fields.collect(),
+            ..Question::default()
+        };
+        let ports = vec![self.destination.port()];
+        let asker = Asker { workload: self.connection("default").workload.clone(), ports };
+        self.path.explain(&question, &[asker])
     }
 
     /// The figures now.

@@ -237,7 +237,7 @@ impl Figures {
         let from_cache = self.hits + self.stale + self.revalidated + self.collapsed;
         let percent = (from_cache * 100).checked_div(self.requests).unwrap_or(0);
         let mut text = format!(
-            "connections  {} redirected, {} direct\nrequests     {}, {percent} % from the cache\n",
+            "connections   {} redirected, {} direct\nrequests      {}, {percent} % from the cache\n",
             self.connections_redirected, self.connections_passed, self.requests
         );
         let outcomes = [
@@ -251,11 +251,11 @@ impl Figures {
         ];
         for (name, value) in outcomes.into_iter().filter(|(name, value)| *value > 0 || *name == "hits") {
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "  {name:<11}{value}");
+            let _ = writeln!(text, "  {name:<12}{value}");
         }
         let _ = writeln!(
             text,
-            "body bytes   {} from the cache, {} from origins",
+            "body bytes    {} from the cache, {} from origins",
             self.bytes_from_cache, self.bytes_from_origin
         );
         let relayed = self.passthrough_opaque
@@ -263,7 +263,7 @@ impl Figures {
             + self.passthrough_malformed
             + self.passthrough_absolute_form;
         if relayed > 0 {
-            let _ = writeln!(text, "relayed      {relayed} connections untouched");
+            let _ = writeln!(text, "relayed       {relayed} connections untouched");
         }
         text
     }
@@ -381,7 +381,7 @@ mod tests {
         counters.record(Outcome::Miss);
         (0..3).for_each(|_| counters.record(Outcome::Hit));
         let text = counters.figures().summary_text();
-        assert!(text.contains("requests     4, 75 % from the cache\n"), "{text}");
-        assert!(text.contains("  misses     1\n") && !text.contains("stale"), "{text}");
+        assert!(text.contains("requests      4, 75 % from the cache\n"), "{text}");
+        assert!(text.contains("  misses      1\n") && !text.contains("stale"), "{text}");
     }
 }

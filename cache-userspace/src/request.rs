@@ -243,6 +243,13 @@ impl Path {
         connection: &Connection,
         answer: &Result<Answer, ForwardError>,
     ) {
+        let resource = connection.resource(request, &request.target);
+        if let Ok(Answer::Head(head)) = answer {
+            // RFC 9875 §3 asks for no success: the origin's word is enough.
+            for group in policy::invalidated_groups(&request.method, &head.fields) {
+                self.store.invalidate_group(&resource, &group);
+            }
+        }
         let may_have_changed = match answer {
             Ok(Answer::Head(head)) => policy::invalidates(&request.method, head.status),
             // Sent, and what became of it is not known.
@@ -251,7 +258,7 @@ impl Path {
         if !may_have_changed {
             return;
         }
-        self.store.invalidate(&connection.resource(request, &request.target));
+        self.store.invalidate(&resource);
         if let Ok(Answer::Head(head)) = answer {
             for target in policy::named_targets(&view(request), authority(request), &answer_view(head)) {
                 self.store.invalidate(&connection.resource(request, &target));

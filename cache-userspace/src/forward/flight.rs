@@ -17,9 +17,12 @@ const FLIGHTS_PER_KEY_MAX: usize = 8;
 
 /// The forward requests that others may join, by key. `A` says what each is about, `L` is what lands.
 pub struct Flights<A, L> {
-    by_key: Mutex<HashMap<Vec<u8>, Vec<Arc<Flight<A, L>>>>>,
+    by_key: Mutex<HashMap<Vec<u8>, OfOneKey<A, L>>>,
     waiters_max: usize,
 }
+
+/// The flights of one key, the oldest first.
+type OfOneKey<A, L> = Vec<Arc<Flight<A, L>>>;
 
 /// One forward request that others may join.
 pub struct Flight<A, L> {

@@ -355,6 +355,15 @@ mod tests {
     }
 
     #[test]
+    fn the_groups_are_those_of_the_304_where_it_names_any_rfc9875_2() {
+        let old = of(&[TAG, ("cache-groups", "\"x\"")]);
+        for (answer, expected) in [(&[TAG][..], "x"), (&[TAG, ("cache-groups", "\"y\"")], "y")] {
+            let updated = answered(Profile::Safe, &[], std::slice::from_ref(&old), answer);
+            assert_eq!(*updated[0].1.groups, [Box::from(expected)], "{answer:?}");
+        }
+    }
+
+    #[test]
     fn other_answers_than_304_freshen_nothing() {
         let (asked, answer) = (fields(&[]), Fields::from_pairs([TAG, FRESH]));
         let variants = [of(&[TAG])];

@@ -2,8 +2,8 @@
 //!
 //! What the partition and the destination's identity are is left to `identify` and `route`.
 
-/// Writes the primary key: partition, destination identity, authority and target, each with its length, so that no
-/// two different sets of parts are one key. `out` is emptied first.
+/// Writes the primary key: partition, destination identity, authority and target, each but the last with its length,
+/// so that no two different sets of parts are one key. `out` is emptied first.
 ///
 /// The scheme is always `http`: nothing else is ever read in the clear. The authority's letters are lower-cased and
 /// its default port is dropped (RFC 9110 §4.2.3).
@@ -19,6 +19,27 @@ pub fn resource(destination: &[u8], authority: &[u8], target: &[u8], out: &mut V
     append_resource(destination, authority, target, out);
 }
 
+/// The name of a group of responses (RFC 9875 §2.1) of the origin that a resource belongs to: its destination identity
+/// and authority.
+pub fn group(resource: &[u8], group: &str) -> Vec<u8> {
+    // No target begins with a space.
+    [origin(resource), b" ", group.as_bytes()].concat()
+}
+
+/// What the names of all resources of one origin begin with.
+fn origin(resource: &[u8]) -> &[u8] {
+    let after_part = |name: &[u8]| {
+        let (length, rest) = name.split_first_chunk::<8>()?;
+        let after = rest.len().checked_sub(usize::try_from(u64::from_be_bytes(*length)).ok()?)?;
+        Some(after)
+    };
+    let rest = after_part(resource)
+        .and_then(|after| resource.get(resource.len() - after..))
+        .and_then(after_part)
+        .unwrap_or_default();
+    resource.get(..resource.len() - rest).unwrap_or(resource)
+}
+
 /// Whether two authorities of the scheme `http` are one (RFC 9110 §4.2.3, §4.3.1).
 pub(super) fn is_same_authority(a: &[u8], b: &[u8]) -> bool {
     without_default_port(a).eq_ignore_ascii_case(without_default_port(b))
@@ -29,7 +50,7 @@ fn append_resource(destination: &[u8], authority: &[u8], target: &[u8], out: &mu
     let authority = without_default_port(authority);
     append_length(authority, out);
     out.extend(authority.iter().map(u8::to_ascii_lowercase));
-    append(target, out);
+    out.extend_from_slice(target);
 }
 
 fn append(part: &[u8], out: &mut Vec<u8>) {
@@ -77,6 +98,28 @@ mod tests {
         assert_ne!(of(["p", "d", "example.com", "/a"]), plain, "targets keep their case");
         assert_eq!(of(["p", "d", "[::1]:80", "/"]), of(["p", "d", "[::1]", "/"]));
         assert_ne!(of(["p", "d", "fe::80", "/"]), of(["p", "d", "fe:", "/"]));
+    }
+
+    #[test]
+    fn groups_of_one_name_are_one_group_within_an_origin_only_rfc9875_2_1() {
+        let of = |destination: &str, authority: &str, target: &str, name: &str| {
+            let mut out = Vec::new();
+            resource(destination.as_bytes(), authority.as_bytes(), target.as_bytes(), &mut out);
+            group(&out, name)
+        };
+        let expected = of("d", "h", "/a", "g");
+        assert_eq!(of("d", "H:80", "/b?c", "g"), expected);
+        for (destination, authority, name) in
+            [("e", "h", "g"), ("d", "i", "g"), ("d", "h:8080", "g"), ("d", "h", "G")]
+        {
+            assert_ne!(of(destination, authority, "/a", name), expected, "{destination} {authority} {name}");
+        }
+        let mut page = Vec::new();
+        resource(b"d", b"h", b"/g", &mut page);
+        assert_ne!(of("d", "h", "/a", "/g"), page, "a group is no resource");
+        for cut in 0..page.len() {
+            group(&page[..cut], "g");
+        }
     }
 
     #[test]

@@ -49,6 +49,8 @@ pub enum Reason {
     VaryStar,
     /// The response varies by identity: Cookie or Authorization.
     VaryCookie,
+    /// The response belongs to more groups, or to groups with longer names, than are remembered (RFC 9875 §2).
+    Groups,
     /// The response has no freshness lifetime (RFC 9111 §4.2.1) and nothing to validate it with.
     NoFreshness,
     /// The response was stale when it arrived (RFC 9111 §4.2) and has nothing to validate it with.
@@ -101,6 +103,7 @@ impl Reason {
             Self::Cookie => "cookie",
             Self::VaryStar => "vary-star",
             Self::VaryCookie => "vary-cookie",
+            Self::Groups => "groups",
             Self::NoFreshness => "no-freshness",
             Self::Expired => "expired",
             Self::DelimitedByClose => "delimited-by-close",

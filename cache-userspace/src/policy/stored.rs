@@ -50,6 +50,8 @@ pub struct Stored {
     pub stale_while_revalidate: Option<Duration>,
     /// How long it says that it may be given stale instead of an error (RFC 5861 §4).
     pub stale_if_error: Option<Duration>,
+    /// The groups that it belongs to (RFC 9875 §2), sorted, each once.
+    pub groups: Box<[Box<str>]>,
     /// Which part of its representation it is; `None`: all of it (§3.3).
     pub part: Option<Part>,
     /// Why it must not stay: it answers the request whose validation made it and nothing else. The caller removes the
@@ -120,7 +122,8 @@ impl Stored {
     pub fn heap_bytes(&self) -> u64 {
         // A line's offsets take 16 bytes and the vector that holds them may have grown to twice its length.
         let fields: usize = self.fields.iter().map(|(name, value)| name.len() + value.len() + 32).sum();
-        fields as u64 + self.selection.heap_bytes()
+        let groups: usize = self.groups.iter().map(|group| size_of::<Box<str>>() + group.len()).sum();
+        (fields + groups) as u64 + self.selection.heap_bytes()
     }
 
     /// How long ago it arrived or was last validated.

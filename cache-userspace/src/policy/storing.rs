@@ -10,6 +10,7 @@ use super::{
     eligible,
     entity_tag::{entity_tag, is_weak},
     freshness::{self, DateValue},
+    groups::groups,
     kept::kept,
     range, status,
     vary::Selection,
@@ -83,6 +84,7 @@ impl<'a> Arrival<'a> {
         let control = Control::of(fields, self.rules, self.date, self.received_at);
         self.permitted(status, fields, &control)?;
         let selection = Selection::of(fields, self.request.fields, self.rules.profile)?;
+        let groups = groups(fields).ok_or(Reason::Groups)?;
         let last_modified = freshness::last_modified(fields, self.received_at.wall);
         let guess = || self.guess(status, &control, last_modified);
         let lifetime = control.explicit.or_else(|| self.negative(status)).or_else(guess);
@@ -107,6 +109,7 @@ impl<'a> Arrival<'a> {
             immutable: control.immutable,
             stale_while_revalidate: control.stale_while_revalidate,
             stale_if_error: control.stale_if_error,
+            groups: groups.into_iter().map(String::into_boxed_str).collect(),
             part,
             refused: None,
         })

@@ -75,12 +75,11 @@ impl Path {
             || ask.about(),
             |about, landing| {
                 // Nobody joins what began before a purge or an unsafe request that concerns it.
-                self.store.is_current(&ask.resource, about.begun)
-                    && match landing {
-                        Some(Landing::Recorded(shared)) => is_for(ask, shared),
-                        Some(_) => true,
-                        None => ask.may_match(&about.fields),
-                    }
+                match landing {
+                    Some(Landing::Recorded(shared)) => self.is_usable(ask, about, shared),
+                    Some(_) => self.store.is_current(&ask.resource, about.begun),
+                    None => self.store.is_current(&ask.resource, about.begun) && ask.may_match(&about.fields),
+                }
             },
         )
     }
@@ -104,7 +103,7 @@ impl Path {
         };
         let now = clock::now();
         match landing.as_deref() {
-            Some(Landing::Recorded(shared)) if self.is_usable(&ask, follower, shared) => {
+            Some(Landing::Recorded(shared)) if self.is_usable(&ask, follower.about(), shared) => {
                 if let Some(follow) = shared.follow() {
                     let role = Role::Follower(ask.miss, shared.stored.age(now));
                     let is_not_modified =
@@ -142,8 +141,8 @@ impl Path {
 
     /// Whether an answer that is being recorded may serve a follower: nothing concerned it since it began, and
     /// policy lets it answer this request, by Vary, credentials and freshness.
-    fn is_usable(&self, ask: &Ask, follower: &Follower<About, Landing>, shared: &Shared) -> bool {
-        self.store.is_current(&ask.resource, follower.about().begun) && is_for(ask, shared)
+    fn is_usable(&self, ask: &Ask, about: &About, shared: &Shared) -> bool {
+        self.store.is_current_as(&ask.resource, &shared.stored, about.begun) && is_for(ask, shared)
     }
 
     /// How long the origin may take before policy prefers what is stored.
@@ -453,7 +452,7 @@ impl Path {
     fn freshen(&self, ask: &Ask, index: usize, stored: Stored) -> Option<Arc<Entry>> {
         let old = ask.variants.get(index)?;
         let head = stored_head(&stored, reason_phrase(&old.head), old.body_bytes);
-        let freshened = self.store.freshen(&ask.key, old, stored, head);
+        let freshened = self.store.freshen(&ask.key, &ask.resource, old, stored, head);
         freshened.inspect_err(|reason| not_stored(*reason, &self.counters)).ok()
     }
 

@@ -155,7 +155,7 @@ impl Drop for Follow {
 
 /// Where an answer goes.
 enum Sink {
-    Store(Recording),
+    Store(Box<Recording>),
     /// The store refused it: to its readers only.
     Readers(HandOver),
     /// Nowhere any more.
@@ -184,7 +184,7 @@ impl Pump {
         lead: Option<Lead<About, Landing>>,
         turn: Option<Turn>,
     ) -> Self {
-        let sink = Sink::Store(recording);
+        let sink = Sink::Store(Box::new(recording));
         Self { path, connection, exchange: Some(exchange), sink, shared, lead, _turn: turn }
     }
 

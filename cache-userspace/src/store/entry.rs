@@ -36,7 +36,8 @@ pub struct Entry {
     pub body_bytes: u64,
     /// Bytes of the budget that each segment keeps.
     held_bytes: Box<[u32]>,
-    pub(super) place: Place,
+    /// Where it stands in the purge log: by its resource, by each of its groups.
+    pub(super) places: Box<[Place]>,
     pub(super) begun: Sequence,
     weight_bytes: u64,
     entries: Arc<AtomicU64>,
@@ -46,7 +47,9 @@ pub struct Entry {
 impl Entry {
     /// Bytes that an entry occupies besides its segments.
     pub(super) fn overhead(stored: &Stored, head: &Bytes, body: &Body, key: &[u8]) -> u64 {
-        let own = size_of::<Self>() + head.len() + body.pieces.len() * size_of::<Piece>() + key.len();
+        let places = (1 + stored.groups.len()) * size_of::<Place>();
+        let own =
+            size_of::<Self>() + head.len() + body.pieces.len() * size_of::<Piece>() + key.len() + places;
         own as u64 + stored.heap_bytes() + KEY_OVERHEAD_BYTES
     }
 
@@ -54,7 +57,7 @@ impl Entry {
         stored: Stored,
         head: &Bytes,
         body: Body,
-        place: Place,
+        places: Box<[Place]>,
         begun: Sequence,
         permit: Permit,
         entries: &Arc<AtomicU64>,
@@ -68,7 +71,7 @@ impl Entry {
             body_bytes: body.bytes(),
             held_bytes: body.pieces.iter().map(|piece| piece.held_bytes).collect(),
             body: body.pieces.into_iter().map(|piece| piece.data).collect(),
-            place,
+            places,
             begun,
             entries: entries.clone(),
             _permit: permit,

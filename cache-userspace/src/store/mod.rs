@@ -30,7 +30,7 @@ use purge::PurgeLog;
 pub use purge::Sequence;
 pub use recording::{Place, Recording};
 
-use crate::policy::{Reason, Stored};
+use crate::policy::{self, Reason, Stored};
 
 /// Weights are counted in units of so many bytes: the eviction policy's own weight has only 32 bits.
 const WEIGHT_UNIT_BYTES: u64 = 256;
@@ -129,7 +129,7 @@ impl Store {
 
     /// Whether no purge or unsafe request concerned an entry since its forward began.
     pub fn alive(&self, entry: &Entry) -> bool {
-        self.shared.purges.alive(entry.place, entry.begun)
+        self.are_alive(&entry.places, entry.begun)
     }
 
     /// The moment in the purge log at which a forward begins: to be taken before the request is sent.
@@ -197,8 +197,8 @@ impl Store {
         head: Bytes,
         body: Body,
     ) -> Result<Arc<Entry>, Reason> {
-        let place = self.shared.purges.place(resource);
-        let entry = self.entry(key, place, body.begun(begun), stored, &head, body)?;
+        let places = self.places(resource, &stored);
+        let entry = self.entry(key, places, body.begun(begun), stored, &head, body)?;
         self.put(key, &entry, None)?;
         if entry.body_bytes >= LARGE_BYTES {
             self.shared.cache.run_pending_tasks();
@@ -214,11 +214,17 @@ impl Store {
     pub fn freshen(
         &self,
         key: &[u8],
+        resource: &[u8],
         old: &Arc<Entry>,
         stored: Stored,
         head: Bytes,
     ) -> Result<Arc<Entry>, Reason> {
-        let entry = self.entry(key, old.place, old.begun, stored, &head, old.whole())?;
+        // The groups that it was in count as well as those that it is in by now.
+        if !self.alive(old) {
+            return Err(Reason::Purged);
+        }
+        let places = self.places(resource, &stored);
+        let entry = self.entry(key, places, old.begun, stored, &head, old.whole())?;
         self.put(key, &entry, Some(old))?;
         if self.alive(&entry) { Ok(entry) } else { Err(Reason::Purged) }
     }
@@ -226,18 +232,18 @@ impl Store {
     fn entry(
         &self,
         key: &[u8],
-        place: purge::Place,
+        places: Box<[purge::Place]>,
         begun: Sequence,
         stored: Stored,
         head: &Bytes,
         body: Body,
     ) -> Result<Arc<Entry>, Reason> {
         // Only saves work: whatever is inserted is asked again at each look-up.
-        if !self.shared.purges.alive(place, begun) {
+        if !self.are_alive(&places, begun) {
             return Err(Reason::Purged);
         }
         let permit = self.reserve(Entry::overhead(&stored, head, &body, key))?;
-        let entry = Entry::new(stored, head, body, place, begun, permit, &self.shared.entries);
+        let entry = Entry::new(stored, head, body, places, begun, permit, &self.shared.entries);
         if entry.weight_bytes() > self.shared.capacity_bytes {
             return Err(Reason::TooLarge);
         }
@@ -248,6 +254,29 @@ impl Store {
     /// answer.
     pub fn is_current(&self, resource: &[u8], begun: Sequence) -> bool {
         self.shared.purges.alive(self.shared.purges.place(resource), begun)
+    }
+
+    /// The same for whoever is to get this answer of the forward: nothing concerned its groups either.
+    pub fn is_current_as(&self, resource: &[u8], stored: &Stored, begun: Sequence) -> bool {
+        self.are_alive(&self.places(resource, stored), begun)
+    }
+
+    /// Where a response stands in the purge log.
+    fn places(&self, resource: &[u8], stored: &Stored) -> Box<[purge::Place]> {
+        let purges = &self.shared.purges;
+        let groups = stored.groups.iter().map(|group| purges.place(&policy::group(resource, group)));
+        std::iter::once(purges.place(resource)).chain(groups).collect()
+    }
+
+    fn are_alive(&self, places: &[purge::Place], begun: Sequence) -> bool {
+        places.iter().all(|place| self.shared.purges.alive(*place, begun))
+    }
+
+    /// Kills what was stored with a group of a resource's origin and every fill of such that began before (RFC 9875 §3).
+    ///
+    /// To be called when [`Store::invalidate`] is.
+    pub fn invalidate_group(&self, resource: &[u8], group: &str) {
+        self.shared.purges.invalidate(&policy::group(resource, group));
     }
 
     /// Kills every partition's copies of a resource and every fill for it that began before.

@@ -308,5 +308,6 @@ fn handles_and_fills_may_cross_threads() {
 }
 
 mod freshening;
+mod groups;
 mod parts;
 mod reading;

@@ -10,6 +10,7 @@ mod bounds;
 mod collapse;
 mod full_duplex;
 mod garbage;
+mod groups;
 mod login;
 mod path;
 mod pool;

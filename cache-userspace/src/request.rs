@@ -6,6 +6,7 @@ mod background;
 mod fetch;
 mod landing;
 mod outcome;
+mod searches;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -34,6 +35,7 @@ use crate::route::{Route, Routes};
 use crate::store::Store;
 use ask::{About, Ask, LookUp};
 use fetch::Fetched;
+use searches::Searches;
 
 /// How often a request that waited in vain for another's answer looks again before it goes on alone.
 const LOOKS_MAX: usize = 3;
@@ -48,6 +50,8 @@ pub struct Path {
     pub pool: Pool,
     /// Forward requests that others may join.
     pub flights: Arc<Flights<About, Landing>>,
+    /// The rules of paths whose responses answer several queries.
+    searches: Searches,
     /// What is not worth waiting for.
     pub uncacheable: Uncacheable,
     /// How many requests a destination gets at a time.
@@ -147,6 +151,7 @@ impl Path {
             store,
             pool: Pool::new(sockets, &limits, counters.clone()),
             flights: Arc::new(Flights::new(limits.collapse_followers_max)),
+            searches: Searches::default(),
             uncacheable: Uncacheable::default(),
             turns: Arc::new(Turns::new(limits.origin_requests_max, limits.origin_turn_timeout)),
             lateness: Lateness::default(),
@@ -180,7 +185,8 @@ impl Path {
         let key = connection.key(request);
         let wait_until = Instant::now() + self.limits.collapse_timeout;
         for look in 1..=LOOKS_MAX {
-            let found = LookUp::of(&self.store, &key);
+            let search_key = self.searches.key(&key, &request.target);
+            let found = LookUp::of(&self.store, &key, search_key, &request.target);
             let now = clock::now();
             let (selected, miss) = match policy::decide(&view, found.candidates(), rules, now) {
                 Decision::Reuse { index, age, revalidate } => match found.entry(index, &self.store) {

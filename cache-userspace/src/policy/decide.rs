@@ -126,14 +126,14 @@ fn judge<'a>(
     Decision::Validate { index, miss }
 }
 
-/// The newest by Date of the matching variants, the last received of equally new ones (§4, §4.1).
+/// The newest by Date of the matching variants, the last received of equally new ones (§4, §4.1, No-Vary-Search).
 fn select<'a>(
     request: &RequestView<'_>,
     variants: impl Iterator<Item = Candidate<'a>>,
 ) -> Result<(usize, Candidate<'a>), Miss> {
     let mut miss = Miss::Uri;
     let mut could_answer = |candidate: &Candidate<'_>| {
-        if candidate.stored.refused.is_some() {
+        if candidate.stored.refused.is_some() || !candidate.stored.is_of(request.target) {
             return false;
         }
         let is_match = candidate.stored.selection.matches(request.fields);

@@ -2,6 +2,8 @@
 //!
 //! What the partition and the destination's identity are is left to `identify` and `route`.
 
+use super::no_vary_search::{SearchRule, path_and_query};
+
 /// Writes the primary key: partition, destination identity, authority and target, each but the last with its length,
 /// so that no two different sets of parts are one key. `out` is emptied first.
 ///
@@ -23,7 +25,30 @@ pub fn resource(destination: &[u8], authority: &[u8], target: &[u8], out: &mut V
 /// and authority.
 pub fn group(resource: &[u8], group: &str) -> Vec<u8> {
     // No target begins with a space.
-    [origin(resource), b" ", group.as_bytes()].concat()
+    [origin(resource), b" group ", group.as_bytes()].concat()
+}
+
+/// The name of all responses for the path of a resource that answer other queries too (No-Vary-Search): whatever
+/// concerns one of its queries concerns them.
+pub fn searches(resource: &[u8]) -> Vec<u8> {
+    let target = resource.get(origin(resource).len()..).unwrap_or_default();
+    without_query(resource, target)
+}
+
+/// The primary key of responses that answer all queries which a rule holds for equivalent to the one of the target
+/// that `key` ends with.
+pub fn search_key(key: &[u8], target: &[u8], rule: &SearchRule) -> Vec<u8> {
+    let mut search_key = without_query(key, target);
+    search_key.extend(rule.canonical(path_and_query(target).1));
+    search_key
+}
+
+/// What ends with a target, without the target's query, and told from what ends there by itself.
+pub(super) fn without_query(name: &[u8], target: &[u8]) -> Vec<u8> {
+    let query = path_and_query(target).1;
+    let path = name.len().checked_sub(query.len()).and_then(|end| name.get(..end)).unwrap_or(name);
+    // No target contains a space.
+    [path, b" "].concat()
 }
 
 /// What the names of all resources of one origin begin with.
@@ -71,6 +96,7 @@ fn without_default_port(authority: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http1::Fields;
 
     fn of(parts: [&str; 4]) -> Vec<u8> {
         let [partition, destination, authority, target] = parts.map(str::as_bytes);
@@ -120,6 +146,37 @@ mod tests {
         for cut in 0..page.len() {
             group(&page[..cut], "g");
         }
+    }
+
+    #[test]
+    fn equivalent_queries_of_a_path_have_one_search_key() {
+        let rule = SearchRule::of(&Fields::from_pairs([("no-vary-search", "params=(\"u\"), key-order")]));
+        let of = |path: &str, target: &str| {
+            let key = of(["p", "d", path, target]);
+            search_key(&key, target.as_bytes(), &rule)
+        };
+        let expected = of("h", "/p?b=1&a=2&u=x");
+        assert_eq!(of("h", "/p?a=2&b=1"), expected);
+        for (host, target) in [("h", "/p?a=2"), ("h", "/q?a=2&b=1"), ("i", "/p?a=2&b=1"), ("h", "/p")] {
+            assert_ne!(of(host, target), expected, "{host} {target}");
+        }
+    }
+
+    #[test]
+    fn all_queries_of_a_path_share_one_name_of_its_searches() {
+        let of = |target: &str| {
+            let mut out = Vec::new();
+            resource(b"d?", b"h", target.as_bytes(), &mut out);
+            (searches(&out), out)
+        };
+        let (expected, plain) = of("/p");
+        for same in ["/p?", "/p?a=1", "/p?a?b"] {
+            assert_eq!(of(same).0, expected, "{same}");
+        }
+        for other in ["/", "/p/", "/q?a=1"] {
+            assert_ne!(of(other).0, expected, "{other}");
+        }
+        assert_ne!(expected, plain, "a plain response for the path is not concerned");
     }
 
     #[test]

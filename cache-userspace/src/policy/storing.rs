@@ -12,6 +12,7 @@ use super::{
     freshness::{self, DateValue},
     groups::groups,
     kept::kept,
+    no_vary_search::Search,
     range, status,
     vary::Selection,
 };
@@ -109,6 +110,7 @@ impl<'a> Arrival<'a> {
             immutable: control.immutable,
             stale_while_revalidate: control.stale_while_revalidate,
             stale_if_error: control.stale_if_error,
+            search: Search::of(fields, self.request.target).map(Box::new),
             groups: groups.into_iter().map(String::into_boxed_str).collect(),
             part,
             refused: None,

@@ -73,7 +73,7 @@ pub fn validation_fields<'a>(
 
 /// Whether the stored response could answer the request, were it fresh (§4.3.4).
 pub(super) fn is_selected_by(stored: &Stored, request: &RequestView<'_>) -> bool {
-    stored.refused.is_none() && stored.selection.matches(request.fields)
+    stored.refused.is_none() && stored.is_of(request.target) && stored.selection.matches(request.fields)
 }
 
 fn names(lists: &[&[u8]], tag: &[u8]) -> bool {

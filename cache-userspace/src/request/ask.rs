@@ -13,14 +13,17 @@ pub(super) struct LookUp {
     /// Read before the look-up: what was purged since is not brought back by a validation of what was found.
     begun: Sequence,
     entries: Vec<Arc<Entry>>,
+    search_key: Option<Vec<u8>>,
 }
 
 impl LookUp {
-    pub(super) fn of(store: &Store, key: &[u8]) -> Self {
+    /// What is stored under the key of a target, and under the key of those that answer other queries as well.
+    pub(super) fn of(store: &Store, key: &[u8], search_key: Option<Vec<u8>>, target: &[u8]) -> Self {
         let begun = store.begin();
-        let variants = store.variants(key);
-        let alive = variants.iter().flat_map(|v| v.iter()).filter(|entry| store.alive(entry));
-        Self { begun, entries: alive.cloned().collect() }
+        let (exact, others) = (store.variants(key), search_key.as_ref().and_then(|key| store.variants(key)));
+        let variants = exact.iter().chain(&others).flat_map(|variants| variants.iter());
+        let alive = variants.filter(|entry| entry.stored.is_of(target) && store.alive(entry));
+        Self { begun, entries: alive.cloned().collect(), search_key }
     }
 
     pub(super) fn candidates(&self) -> impl Iterator<Item = Candidate<'_>> {
@@ -53,10 +56,12 @@ pub(super) struct Ask {
     pub(super) connection: Arc<Connection>,
     pub(super) rules: Arc<Rules>,
     pub(super) key: Vec<u8>,
+    /// Where those of the variants stand that answer other queries as well.
+    pub(super) search_key: Option<Vec<u8>>,
     pub(super) resource: Vec<u8>,
     pub(super) begun: Sequence,
     pub(super) miss: Miss,
-    /// What is stored under the key and alive.
+    /// What is stored for the target and alive.
     pub(super) variants: Vec<Arc<Entry>>,
     /// Which of them would answer if it were fresh.
     pub(super) selected: Option<usize>,
@@ -82,6 +87,7 @@ impl Ask {
             connection: connection.clone(),
             rules: rules.clone(),
             key: key.to_vec(),
+            search_key: found.search_key.clone(),
             resource: connection.resource(request, &request.target),
             begun: found.begun,
             miss,

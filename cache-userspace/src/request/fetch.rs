@@ -389,7 +389,11 @@ impl Path {
         let recording = policy::store(&request, &response, &ask.rules, requested_at, received_at)
             .and_then(|stored| if is_impersonal { Ok(stored) } else { Err(Reason::Connection) })
             .and_then(|stored| {
-                let place = Place { key: ask.key.clone(), resource: ask.resource.clone(), begun: ask.begun };
+                let key = match &stored.search {
+                    Some(search) => self.searches.note(&ask.key, &ask.request.target, search.rule()),
+                    None => ask.key.clone(),
+                };
+                let place = Place { key, resource: ask.resource.clone(), begun: ask.begun };
                 Recording::begin(&self.store, place, stored.clone(), expected)
                     .map(|recording| (recording, stored))
             });
@@ -452,7 +456,9 @@ impl Path {
     fn freshen(&self, ask: &Ask, index: usize, stored: Stored) -> Option<Arc<Entry>> {
         let old = ask.variants.get(index)?;
         let head = stored_head(&stored, reason_phrase(&old.head), old.body_bytes);
-        let freshened = self.store.freshen(&ask.key, &ask.resource, old, stored, head);
+        let search_key = ask.search_key.as_ref().filter(|_| old.stored.search.is_some());
+        let key = search_key.unwrap_or(&ask.key);
+        let freshened = self.store.freshen(key, &ask.resource, old, stored, head);
         freshened.inspect_err(|reason| not_stored(*reason, &self.counters)).ok()
     }
 

@@ -36,7 +36,7 @@ pub struct Entry {
     pub body_bytes: u64,
     /// Bytes of the budget that each segment keeps.
     held_bytes: Box<[u32]>,
-    /// Where it stands in the purge log: by its resource, by each of its groups.
+    /// Where it stands in the purge log: by its resource, its path where it answers other queries, and its groups.
     pub(super) places: Box<[Place]>,
     pub(super) begun: Sequence,
     weight_bytes: u64,
@@ -47,7 +47,7 @@ pub struct Entry {
 impl Entry {
     /// Bytes that an entry occupies besides its segments.
     pub(super) fn overhead(stored: &Stored, head: &Bytes, body: &Body, key: &[u8]) -> u64 {
-        let places = (1 + stored.groups.len()) * size_of::<Place>();
+        let places = (2 + stored.groups.len()) * size_of::<Place>();
         let own =
             size_of::<Self>() + head.len() + body.pieces.len() * size_of::<Piece>() + key.len() + places;
         own as u64 + stored.heap_bytes() + KEY_OVERHEAD_BYTES
@@ -110,7 +110,7 @@ pub struct Variants {
 }
 
 impl Variants {
-    /// The `old` ones and `new`, which takes the place of the one with its selection; the oldest give way until at
+    /// The `old` ones and `new`, which takes the place of those that give way to it; the oldest give way until at
     /// most `max` remain and they weigh at most `bytes_max`. The new one always remains.
     pub(super) fn with<'a>(
         old: impl Iterator<Item = &'a Arc<Entry>>,
@@ -118,7 +118,7 @@ impl Variants {
         max: usize,
         bytes_max: u64,
     ) -> Self {
-        let others = old.filter(|entry| entry.stored.selection != new.stored.selection);
+        let others = old.filter(|entry| !entry.stored.gives_way_to(&new.stored));
         let mut entries: Vec<Arc<Entry>> = others.chain([new]).cloned().collect();
         let mut weight: u64 = entries.iter().map(|entry| entry.weight_bytes).sum();
         let mut surplus = 0;

@@ -256,7 +256,8 @@ impl Store {
         self.shared.purges.alive(self.shared.purges.place(resource), begun)
     }
 
-    /// The same for whoever is to get this answer of the forward: nothing concerned its groups either.
+    /// The same for whoever is to get this answer of the forward: nothing concerned the other queries that it answers,
+    /// or its groups, either.
     pub fn is_current_as(&self, resource: &[u8], stored: &Stored, begun: Sequence) -> bool {
         self.are_alive(&self.places(resource, stored), begun)
     }
@@ -264,8 +265,9 @@ impl Store {
     /// Where a response stands in the purge log.
     fn places(&self, resource: &[u8], stored: &Stored) -> Box<[purge::Place]> {
         let purges = &self.shared.purges;
+        let searches = stored.search.iter().map(|_| purges.place(&policy::searches(resource)));
         let groups = stored.groups.iter().map(|group| purges.place(&policy::group(resource, group)));
-        std::iter::once(purges.place(resource)).chain(groups).collect()
+        std::iter::once(purges.place(resource)).chain(searches).chain(groups).collect()
     }
 
     fn are_alive(&self, places: &[purge::Place], begun: Sequence) -> bool {
@@ -279,11 +281,13 @@ impl Store {
         self.shared.purges.invalidate(&policy::group(resource, group));
     }
 
-    /// Kills every partition's copies of a resource and every fill for it that began before.
+    /// Kills every partition's copies of a resource, whatever else of its path answers several queries
+    /// (No-Vary-Search), and every fill for them that began before.
     ///
     /// To be called after the answer to the unsafe request arrived and before it is passed on.
     pub fn invalidate(&self, resource: &[u8]) {
         self.shared.purges.invalidate(resource);
+        self.shared.purges.invalidate(&policy::searches(resource));
     }
 
     /// Kills everything stored and every fill that began before, and frees what nobody is sending.

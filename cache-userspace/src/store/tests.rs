@@ -311,3 +311,4 @@ mod freshening;
 mod groups;
 mod parts;
 mod reading;
+mod searches;

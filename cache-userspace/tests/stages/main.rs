@@ -12,6 +12,7 @@ mod full_duplex;
 mod garbage;
 mod groups;
 mod login;
+mod no_vary_search;
 mod path;
 mod pool;
 mod properties;

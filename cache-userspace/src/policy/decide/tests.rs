@@ -284,3 +284,25 @@ fn only_get_and_head_are_answered_from_a_stored_get_rfc9111_4() {
         assert_eq!(decide(&request, candidates(&variants), &rules(Profile::Safe), STORED_AT), expected);
     }
 }
+
+#[test]
+fn a_response_answers_only_the_queries_that_its_rule_allows_no_vary_search() {
+    let fields = Fields::from_pairs([("no-vary-search", "params=(\"u\")")]);
+    let of = |target: &[u8]| {
+        let search = crate::policy::Search::of(&fields, target).map(Box::new);
+        Stored { search, ..stored(&[], &[("cache-control", "max-age=60")], STORED_AT) }
+    };
+    let variants = [of(b"/?a=1&u=1"), of(b"/?a=2"), of(b"/?a=3")];
+    let own = Fields::default();
+    for (target, expected) in [
+        ("/?a=1&u=1", reuse(0, 0)),
+        ("/?u=2&a=1", reuse(0, 0)),
+        ("/?a=2&u=2", reuse(1, 0)),
+        ("/?a=4", Decision::Forward(Miss::Uri)),
+        ("/", Decision::Forward(Miss::Uri)),
+    ] {
+        let request = RequestView { method: b"GET", target: target.as_bytes(), fields: &own };
+        let decision = decide(&request, candidates(&variants), &rules(Profile::Safe), STORED_AT);
+        assert_eq!(decision, expected, "{target}");
+    }
+}

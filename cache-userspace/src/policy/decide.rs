@@ -104,8 +104,8 @@ fn judge<'a>(
         Err(miss) => return Decision::Forward(miss),
     };
     let stored = candidate.stored;
-    // §4: only the methods that a stored GET answers.
-    let is_answerable = matches!(request.method, b"GET" | b"HEAD")
+    // §4: only the methods that a stored response under their key answers.
+    let is_answerable = matches!(request.method, b"GET" | b"HEAD" | b"QUERY")
         && !directives.malformed
         && is_for(request, stored, rules)
         && holds(request, candidate);

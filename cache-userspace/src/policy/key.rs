@@ -2,7 +2,10 @@
 //!
 //! What the partition and the destination's identity are is left to `identify` and `route`.
 
+use sha2::{Digest, Sha256};
+
 use super::no_vary_search::{SearchRule, path_and_query};
+use crate::http1::Fields;
 
 /// Writes the primary key: partition, destination identity, authority and target, each but the last with its length,
 /// so that no two different sets of parts are one key. `out` is emptied first.
@@ -19,6 +22,31 @@ pub fn key(partition: &[u8], destination: &[u8], authority: &[u8], target: &[u8]
 pub fn resource(destination: &[u8], authority: &[u8], target: &[u8], out: &mut Vec<u8>) {
     out.clear();
     append_resource(destination, authority, target, out);
+}
+
+/// Makes the primary key of a GET that of a QUERY (RFC 10008 §2.7): it incorporates the method, the content and what
+/// the request's fields say of it, `Content-*` but for its length.
+///
+/// Nothing is normalised: contents of one meaning are two.
+pub fn query_key(key: &mut Vec<u8>, request: &Fields, content: &[u8]) {
+    let mut digest = Sha256::new();
+    let mut update = |part: &[u8]| {
+        digest.update((part.len() as u64).to_be_bytes());
+        digest.update(part);
+    };
+    for (name, value) in request.iter() {
+        let name = name.to_ascii_lowercase();
+        if name.starts_with(b"content-") && name != b"content-length" {
+            update(&name);
+            update(value);
+        }
+    }
+    // No field has no name.
+    update(b"");
+    update(content);
+    // No target contains a space.
+    key.extend_from_slice(b" QUERY");
+    key.extend_from_slice(&digest.finalize());
 }
 
 /// The name of a group of responses (RFC 9875 §2.1) of the origin that a resource belongs to: its destination identity
@@ -96,7 +124,6 @@ fn without_default_port(authority: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http1::Fields;
 
     fn of(parts: [&str; 4]) -> Vec<u8> {
         let [partition, destination, authority, target] = parts.map(str::as_bytes);
@@ -124,6 +151,35 @@ mod tests {
         assert_ne!(of(["p", "d", "example.com", "/a"]), plain, "targets keep their case");
         assert_eq!(of(["p", "d", "[::1]:80", "/"]), of(["p", "d", "[::1]", "/"]));
         assert_ne!(of(["p", "d", "fe::80", "/"]), of(["p", "d", "fe:", "/"]));
+    }
+
+    #[test]
+    fn the_key_of_a_query_incorporates_its_content_and_what_is_said_of_it_rfc10008_2_7() {
+        let of = |target: &str, pairs: &[(&str, &str)], content: &str| {
+            let mut key = of(["p", "d", "h", target]);
+            query_key(&mut key, &Fields::from_pairs(pairs.iter().copied()), content.as_bytes());
+            key
+        };
+        let (json, sql) = (("content-type", "application/json"), ("content-type", "application/sql"));
+        let expected = of("/", &[json], "{}");
+        let same = [json, ("Content-Length", "2"), ("Transfer-Encoding", "chunked"), ("Accept", "a")];
+        assert_eq!(of("/", &same, "{}"), expected);
+        assert_eq!(of("/", &[("Content-Type", "application/json")], "{}"), expected);
+        for (target, pairs, content) in [
+            ("/a", &[json][..], "{}"),
+            ("/", &[json], "{ }"),
+            ("/", &[json], ""),
+            ("/", &[sql], "{}"),
+            ("/", &[], "{}"),
+            ("/", &[json, json], "{}"),
+            ("/", &[json, ("content-encoding", "gzip")], "{}"),
+            ("/", &[json, ("content-language", "de")], "{}"),
+            ("/", &[("content-typea", "pplication/json")], "{}"),
+            ("/", &[("content-type", "application/jso")], "n{}"),
+        ] {
+            assert_ne!(of(target, pairs, content), expected, "{target} {pairs:?} {content}");
+        }
+        assert_ne!(of("/", &[json], "{}"), super::tests::of(["p", "d", "h", "/"]), "a GET is none");
     }
 
     #[test]

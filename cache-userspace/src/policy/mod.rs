@@ -48,12 +48,12 @@ pub use freshen::freshen;
 pub use groups::invalidated_groups;
 pub use head::update_by_head;
 pub use invalidation::{invalidates, is_safe};
-pub use key::{group, key, resource, search_key, searches};
+pub use key::{group, key, query_key, resource, search_key, searches};
 pub use no_vary_search::Search;
 pub use reason::Reason;
 pub use stale::{Cause, StaleVerdict, stale};
 pub use stored::{Part, Stored};
-pub use storing::store;
+pub use storing::{store, stores};
 pub use targets::named_targets;
 pub use validate::validation_fields;
 

@@ -7,9 +7,9 @@ use std::fmt;
 /// Why a request is not looked up or a response is not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// The method is neither GET nor HEAD, or not the one that stores.
+    /// The method is none of GET, HEAD and QUERY, or not one that stores.
     Method,
-    /// The request has several Range fields (RFC 9110 §14.2).
+    /// The request has several Range fields (RFC 9110 §14.2), or one and a method for which it is not defined.
     Range,
     /// The request is conditional (RFC 9110 §13.1).
     Conditional,
@@ -21,8 +21,14 @@ pub enum Reason {
     Upgrade,
     /// The request expects an interim answer (RFC 9110 §10.1.1).
     Expect,
-    /// The request has content.
+    /// The request has content and its method gives it no meaning.
     Content,
+    /// The content of a QUERY (RFC 10008) is larger than what is looked up by.
+    ContentTooLarge,
+    /// The content of a QUERY did not come in time, or not to its end.
+    ContentLate,
+    /// The contents of other QUERYs leave no room for this one's.
+    ContentRoom,
     /// The request has no usable Host (RFC 9110 §7.2).
     Host,
     /// The request asks for somebody's health, which must never come from a cache.
@@ -60,7 +66,7 @@ pub enum Reason {
     /// The response came on a connection that belongs to one client: by a login, or since an answer on it may have
     /// been followed by content that nobody asked for.
     Connection,
-    /// The response has a trailer section.
+    /// The response, or a QUERY, has a trailer section.
     Trailers,
     /// The content exceeds the limit of an object.
     TooLarge,
@@ -90,6 +96,9 @@ impl Reason {
             Self::Upgrade => "upgrade",
             Self::Expect => "expect",
             Self::Content => "content",
+            Self::ContentTooLarge => "content-too-large",
+            Self::ContentLate => "content-late",
+            Self::ContentRoom => "content-room",
             Self::Host => "host",
             Self::HealthPath => "health-path",
             Self::Status => "status",

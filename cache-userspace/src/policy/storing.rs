@@ -29,7 +29,7 @@ pub fn store(
     requested_at: Now,
     received_at: Now,
 ) -> Result<Stored, Reason> {
-    if request.method != b"GET" {
+    if !stores(request.method) {
         return Err(Reason::Method);
     }
     // RFC 9111 §5.2.1.5, and: what may not be looked up has no business in the store.
@@ -40,6 +40,11 @@ pub fn store(
     let part = arrival.part(response)?;
     complete(request, response, part, rules)?;
     arrival.judge(response.status, part, response.fields, Purpose::New)
+}
+
+/// Whether responses to this method are stored (RFC 9110 §9.2.3, RFC 10008 §2.7).
+pub fn stores(method: &[u8]) -> bool {
+    matches!(method, b"GET" | b"QUERY")
 }
 
 /// What an arriving response is judged for.
@@ -110,11 +115,17 @@ impl<'a> Arrival<'a> {
             immutable: control.immutable,
             stale_while_revalidate: control.stale_while_revalidate,
             stale_if_error: control.stale_if_error,
-            search: Search::of(fields, self.request.target).map(Box::new),
+            search: self.search(fields).map(Box::new),
             groups: groups.into_iter().map(String::into_boxed_str).collect(),
             part,
             refused: None,
         })
+    }
+
+    /// Which other targets it answers; with QUERY none, since the key tells more than the target.
+    fn search(&self, fields: &Fields) -> Option<Search> {
+        let is_query = self.request.method == b"QUERY";
+        if is_query { None } else { Search::of(fields, self.request.target) }
     }
 
     /// The lifetime that policy gives to errors that say nothing about freshness.

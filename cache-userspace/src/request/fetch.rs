@@ -201,12 +201,12 @@ impl Path {
         }
         let requested_at = clock::now();
         let request = ask.forwarded();
-        let exchange = match self.exchange(&request, body, &ask.connection).await {
+        let exchange = match self.exchange(&request, &ask.content, body, &ask.connection).await {
             Ok(exchange) => exchange,
             Err(error) => return self.failed(&ask, lead, error),
         };
         let mut away = Away { exchange, lead, turn, requested_at };
-        let answer = self.answer(&mut away.exchange, &request, &ask.connection).await;
+        let answer = self.answer(&mut away.exchange, &request, &ask.content, &ask.connection).await;
         if matches!(answer, Err(ForwardError::ClientGone))
             && away.lead.as_ref().is_some_and(Lead::has_followers)
         {
@@ -224,7 +224,7 @@ impl Path {
         let path = self.clone();
         self.background.run(async move {
             let request = ask.forwarded();
-            let answer = path.answer(&mut away.exchange, &request, &ask.connection).await;
+            let answer = path.answer(&mut away.exchange, &request, &ask.content, &ask.connection).await;
             if let Ok(fetched) = path.answered(ask, away, answer) {
                 attend(fetched).await;
             }
@@ -288,6 +288,9 @@ impl Path {
         if head.status == 304 && ask.conditions.is_some() {
             return Ok(self.confirmed(ask, away, head, received_at));
         }
+        if ask.is_misunderstood(head.status) {
+            return Ok(self.not_confirmed(ask, away, head));
+        }
         if matches!(head.status, 500 | 502 | 503 | 504)
             && let Some(response) = self.stale(&ask, Cause::Error(head.status))
         {
@@ -348,8 +351,8 @@ impl Path {
         Fetched::Response(Response::stored(&view(&ask.request), entry, age, received_at, reused))
     }
 
-    /// A 304 about nothing that is stored: the client's own condition was met, or the origin must be asked without
-    /// conditions of ours.
+    /// A 304 about nothing that is stored, or what stands for one: the client's own condition was met, or the origin
+    /// must be asked without conditions of ours.
     fn not_confirmed<'a>(self: &Arc<Self>, ask: Ask, away: Away<'a>, head: ResponseHead) -> Fetched<'a> {
         let Away { exchange, turn, .. } = away;
         if policy::names_what_client_has(&ask.request.fields, &head.fields) {
@@ -397,7 +400,7 @@ impl Path {
                 Recording::begin(&self.store, place, stored.clone(), expected)
                     .map(|recording| (recording, stored))
             });
-        if ask.is_get() {
+        if ask.stores() {
             self.uncacheable.note(&ask.key, recording.is_err(), received_at.boot);
         }
         let (recording, stored) = match recording {
@@ -433,7 +436,7 @@ impl Path {
         if ask.variants.is_empty() {
             return;
         }
-        if ask.is_get() {
+        if ask.stores() {
             if ask.selected.is_some() && head.status < 500 && head.status != 304 && head.status != 206 {
                 self.store.invalidate(&ask.resource);
             }

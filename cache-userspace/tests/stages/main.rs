@@ -16,6 +16,7 @@ mod no_vary_search;
 mod path;
 mod pool;
 mod properties;
+mod query;
 mod random;
 mod ranges;
 mod refusals;

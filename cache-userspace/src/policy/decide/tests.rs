@@ -276,10 +276,15 @@ fn requests_with_cookies_want_permission_in_safe() {
 }
 
 #[test]
-fn only_get_and_head_are_answered_from_a_stored_get_rfc9111_4() {
+fn only_methods_that_read_are_answered_from_what_is_stored_under_their_key_rfc9111_4() {
     let variants = [stored(&[], &[("cache-control", "max-age=60")], STORED_AT)];
     let fields = Fields::default();
-    for (method, expected) in [("HEAD", reuse(0, 0)), ("POST", Decision::Forward(Miss::Request))] {
+    for (method, expected) in [
+        ("HEAD", reuse(0, 0)),
+        ("QUERY", reuse(0, 0)),
+        ("OPTIONS", Decision::Forward(Miss::Request)),
+        ("POST", Decision::Forward(Miss::Request)),
+    ] {
         let request = RequestView { method: method.as_bytes(), target: b"/", fields: &fields };
         assert_eq!(decide(&request, candidates(&variants), &rules(Profile::Safe), STORED_AT), expected);
     }

@@ -31,7 +31,7 @@ use crate::forward::{
 };
 use crate::http1::{Framing, RequestHead, ResponseHead, encode};
 use crate::identify::Workload;
-use crate::policy::{self, Decision, Eligibility, Miss, RequestView, ResponseView};
+use crate::policy::{self, Decision, Eligibility, Miss, Reason, RequestView, ResponseView};
 use crate::redirect::bypass::Bypass;
 use crate::respond::{CacheStatus, Forwarded, Own, Response, Reused};
 use crate::route::{Route, Routes};
@@ -195,6 +195,9 @@ impl Path {
             Eligibility::Bypass(reason) => Content::refused(reason),
         };
         if let Some(reason) = content.refusal {
+            if matches!(reason, Reason::ContentTooLarge | Reason::ContentLate | Reason::ContentRoom) {
+                self.counters.query_contents_refused.incr();
+            }
             return self.bypass(request, &content, body, connection, reason.fwd(), reason.as_str()).await;
         }
         let key = connection.key(request, &content.bytes);

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use sidestep::config::Limits;
 
-use crate::simulated::{Client, End, Message, Node, Origin, StillClock, Wire, fresh, get, ok, post, settled};
+use crate::simulated::{
+    Client, End, Message, Node, Origin, StillClock, Wire, fresh, get, ok, post, settled, within,
+};
 
 const JSON: &str = "Content-Type: application/json\r\n";
 
@@ -196,6 +198,43 @@ async fn a_stale_answer_is_validated_with_its_etag_and_the_content() {
 }
 
 #[tokio::test]
+async fn a_stale_answer_is_given_while_the_query_is_sent_again_behind_it_rfc5861_3() {
+    let stale = "Cache-Control: max-age=60, stale-while-revalidate=60\r\nAge: 65\r\nETag: \"a\"\r\n";
+    let origin = Origin::new().await;
+    let (_node, mut client, mut server) = stored(Node::before(&origin), &origin, stale).await;
+    client.send(chunked("/q", JSON, &["{", "}"])).await;
+    assert_eq!(client.response("QUERY").await.cache_status(), "hit; ttl=-5; detail=stale-while-revalidate");
+    let asked = server.request().await;
+    assert_eq!((asked.text().as_str(), asked.field("if-none-match")), ("{}", Some("\"a\"")));
+    server.send(fresh("new")).await;
+    within("the new answer", async {
+        loop {
+            client.send(query("/q", JSON, "{}")).await;
+            if client.response("QUERY").await.text() == "new" {
+                break;
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_others_finish_when_the_client_that_asked_first_dies() {
+    let origin = Origin::new().await;
+    let node = Node::before(&origin);
+    let (mut leader, mut other) = (node.client().await, node.client().await);
+    leader.send(query("/q", JSON, "{}")).await;
+    let mut server = origin.connection().await;
+    assert_eq!(server.request().await.text(), "{}");
+    other.send(query("/q", JSON, "{}")).await;
+    settled().await;
+    leader.die().await;
+    server.send(fresh("object")).await;
+    assert_eq!(other.response("QUERY").await.text(), "object");
+    assert_eq!(node.figures().upstream_connections, 1);
+}
+
+#[tokio::test]
 async fn an_origin_that_knows_no_conditions_of_a_query_is_asked_without_rfc9110_13_1_2() {
     let stale = "Cache-Control: max-age=60\r\nAge: 60\r\nETag: \"a\"\r\n";
     let origin = Origin::new().await;
@@ -311,6 +350,7 @@ async fn contents_together_have_a_bound() {
     assert_eq!(second.request().await.text(), content);
     second.send(fresh("b")).await;
     assert_eq!(other.response("QUERY").await.cache_status(), "fwd=bypass; detail=content-room");
+    assert_eq!(node.figures().query_contents_refused, 1);
     first.send(fresh("a")).await;
     assert_eq!(client.response("QUERY").await.cache_status(), "fwd=uri-miss; stored");
     let (_, answer) = forwarded(&mut other, &mut second, &query("/b", JSON, &content), &fresh("b")).await;

@@ -3,18 +3,22 @@
 
 mod ask;
 mod background;
+mod content;
 pub mod explain;
 mod fetch;
 mod landing;
 mod outcome;
+mod searches;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 pub use background::Background;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
+use content::Content;
 pub(crate) use landing::is_reset;
 pub use landing::{Body, Follow, Landing, Pump, Shared};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::accept::netns::SocketMaker;
@@ -28,13 +32,14 @@ use crate::forward::{
 };
 use crate::http1::{Framing, RequestHead, ResponseHead, Version, encode};
 use crate::identify::Workload;
-use crate::policy::{self, Decision, Eligibility, Miss, RequestView, ResponseView};
+use crate::policy::{self, Decision, Eligibility, Miss, Reason, RequestView, ResponseView};
 use crate::redirect::bypass::Bypass;
 use crate::respond::{CacheStatus, Forwarded, Own, Response, Reused};
 use crate::route::{Route, Routes};
 use crate::store::Store;
 use ask::{About, Ask, LookUp};
 use fetch::Fetched;
+use searches::Searches;
 
 /// How often a request that waited in vain for another's answer looks again before it goes on alone.
 const LOOKS_MAX: usize = 3;
@@ -49,6 +54,10 @@ pub struct Path {
     pub pool: Pool,
     /// Forward requests that others may join.
     pub flights: Arc<Flights<About, Landing>>,
+    /// Bytes that the contents of further QUERYs may have.
+    contents: Arc<Semaphore>,
+    /// The rules of paths whose responses answer several queries.
+    searches: Searches,
     /// What is not worth waiting for.
     pub uncacheable: Uncacheable,
     /// How many requests a destination gets at a time.
@@ -121,12 +130,15 @@ impl Connection {
         (self.workload.netns_cookie, self.destination)
     }
 
-    /// The primary key of a request (RFC 9111 §2).
-    fn key(&self, request: &RequestHead) -> Vec<u8> {
+    /// The primary key of a request (RFC 9111 §2) with this content.
+    fn key(&self, request: &RequestHead, content: &[u8]) -> Vec<u8> {
         let destination = self.destination_identity.as_bytes();
         let mut key =
             Vec::with_capacity(self.partition.len() + destination.len() + request.target.len() + 96);
         policy::key(&self.partition, destination, authority(request), &request.target, &mut key);
+        if is_query(request) {
+            policy::query_key(&mut key, &request.fields, content);
+        }
         key
     }
 
@@ -148,6 +160,8 @@ impl Path {
             store,
             pool: Pool::new(sockets, &limits, counters.clone()),
             flights: Arc::new(Flights::new(limits.collapse_followers_max)),
+            contents: Arc::new(Semaphore::new(limits.query_contents_bytes_max)),
+            searches: Searches::default(),
             uncacheable: Uncacheable::default(),
             turns: Arc::new(Turns::new(limits.origin_requests_max, limits.origin_turn_timeout)),
             lateness: Lateness::default(),
@@ -172,16 +186,26 @@ impl Path {
     ) -> Result<Response<'a>, ForwardError> {
         let rules = match self.routes.find() {
             Route::Cache(rules) => rules,
-            Route::Bypass(detail) => return self.bypass(request, body, connection, "bypass", detail).await,
+            Route::Bypass(detail) => {
+                return self.bypass(request, &Content::default(), body, connection, "bypass", detail).await;
+            }
         };
         let view = view(request);
-        if let Eligibility::Bypass(reason) = policy::eligible(&view, rules) {
-            return self.bypass(request, body, connection, reason.fwd(), reason.as_str()).await;
+        let content = match policy::eligible(&view, rules) {
+            Eligibility::Lookup => self.content(request, &mut body).await?,
+            Eligibility::Bypass(reason) => Content::refused(reason),
+        };
+        if let Some(reason) = content.refusal {
+            if matches!(reason, Reason::ContentTooLarge | Reason::ContentLate | Reason::ContentRoom) {
+                self.counters.query_contents_refused.incr();
+            }
+            return self.bypass(request, &content, body, connection, reason.fwd(), reason.as_str()).await;
         }
-        let key = connection.key(request);
+        let key = connection.key(request, &content.bytes);
         let wait_until = Instant::now() + self.limits.collapse_timeout;
         for look in 1..=LOOKS_MAX {
-            let found = LookUp::of(&self.store, &key);
+            let search_key = if is_query(request) { None } else { self.searches.key(&key, &request.target) };
+            let found = LookUp::of(&self.store, &key, search_key, &request.target);
             let now = clock::now();
             let (selected, miss) = match policy::decide(&view, found.candidates(), rules, now) {
                 Decision::Reuse { index, age, revalidate } => match found.entry(index, &self.store) {
@@ -193,7 +217,7 @@ impl Path {
                         if revalidate {
                             let selected = Some(index);
                             let ask =
-                                Ask::new(request, connection, rules, &key, &found, selected, Miss::Stale);
+                                Ask::new(request, &content, connection, rules, &found, selected, Miss::Stale);
                             self.validate_in_background(ask);
                         }
                         let reused = if revalidate { Reused::StaleWhileRevalidate } else { Reused::Hit };
@@ -206,27 +230,28 @@ impl Path {
                 Decision::Validate { index, miss } => (Some(index), miss),
                 Decision::Forward(miss) => (None, miss),
             };
-            let ask = Ask::new(request, connection, rules, &key, &found, selected, miss);
+            let ask = Ask::new(request, &content, connection, rules, &found, selected, miss);
             match self.fetch(ask, body, (look < LOOKS_MAX).then_some(wait_until)).await? {
                 Fetched::Response(response) => return Ok(response),
                 Fetched::LookAgain(client) => body = client,
             }
         }
-        self.bypass(request, body, connection, "miss", "look-again").await
+        self.bypass(request, &content, body, connection, "miss", "look-again").await
     }
 
     /// Forwards a request that was not looked up; its answer is not stored.
     async fn bypass<'a>(
         &self,
         request: &RequestHead,
+        content: &Content,
         body: RequestBody<'a>,
         connection: &Connection,
         fwd: &'static str,
         detail: &'static str,
     ) -> Result<Response<'a>, ForwardError> {
         let taught = |error: &ForwardError| self.leave_alone(connection, error);
-        let mut exchange = self.exchange(request, body, connection).await.inspect_err(taught)?;
-        let answer = self.answer(&mut exchange, request, connection).await.inspect_err(taught);
+        let mut exchange = self.exchange(request, content, body, connection).await.inspect_err(taught)?;
+        let answer = self.answer(&mut exchange, request, content, connection).await.inspect_err(taught);
         self.invalidate(request, connection, &answer);
         match answer? {
             Answer::Opaque => Ok(Response::Opaque(Box::new(exchange))),
@@ -248,6 +273,13 @@ impl Path {
         connection: &Connection,
         answer: &Result<Answer, ForwardError>,
     ) {
+        let resource = connection.resource(request, &request.target);
+        if let Ok(Answer::Head(head)) = answer {
+            // RFC 9875 §3 asks for no success: the origin's word is enough.
+            for group in policy::invalidated_groups(&request.method, &head.fields) {
+                self.store.invalidate_group(&resource, &group);
+            }
+        }
         let may_have_changed = match answer {
             Ok(Answer::Head(head)) => policy::invalidates(&request.method, head.status),
             // Sent, and what became of it is not known.
@@ -256,7 +288,7 @@ impl Path {
         if !may_have_changed {
             return;
         }
-        self.store.invalidate(&connection.resource(request, &request.target));
+        self.store.invalidate(&resource);
         if let Ok(Answer::Head(head)) = answer {
             for target in policy::named_targets(&view(request), authority(request), &answer_view(head)) {
                 self.store.invalidate(&connection.resource(request, &target));
@@ -268,16 +300,16 @@ impl Path {
     async fn exchange<'a>(
         &self,
         request: &RequestHead,
+        content: &Content,
         body: RequestBody<'a>,
         connection: &Connection,
     ) -> Result<Exchange<'a>, ForwardError> {
-        let upstream = match self.pool.take(&connection.pool_key(), connection.id, purpose(request)) {
+        let upstream = match self.pool.take(&connection.pool_key(), connection.id, purpose(request, content))
+        {
             Some(upstream) => upstream,
             None => self.connect(connection).await?,
         };
-        let mut head = BytesMut::new();
-        encode::request_head(request, &mut head);
-        Ok(Exchange::new(upstream, Upload::new(body, head.freeze()), self.limits.head_bytes_max))
+        Ok(Exchange::new(upstream, Upload::new(body, outgoing(request, content)), self.limits.head_bytes_max))
     }
 
     /// Waits for the answer; a pooled connection that was closed meanwhile is replaced once, where that is safe
@@ -286,6 +318,7 @@ impl Path {
         &self,
         exchange: &mut Exchange<'_>,
         request: &RequestHead,
+        content: &Content,
         connection: &Connection,
     ) -> Result<Answer, ForwardError> {
         // RFC 9110 §15.5.9: an origin may say 408 before it closes an idle connection; the request MAY be repeated.
@@ -294,7 +327,7 @@ impl Path {
             Ok(Answer::Head(head)) => head.status == 408 && !head.persists(),
             _ => false,
         };
-        let may_repeat = purpose(request) != Purpose::Write;
+        let may_repeat = purpose(request, content) != Purpose::Write;
         match exchange.answer(request).await {
             answer
                 if is_closing(&answer)
@@ -302,9 +335,7 @@ impl Path {
             {
                 self.counters.upstream_retries.incr();
                 let upstream = self.connect(connection).await?;
-                let mut head = BytesMut::new();
-                encode::request_head(request, &mut head);
-                exchange.restart(upstream, head.freeze());
+                exchange.restart(upstream, outgoing(request, content));
                 exchange.answer(request).await
             }
             answer => answer,
@@ -356,13 +387,27 @@ fn authority(request: &RequestHead) -> &[u8] {
 /// What the request wants a connection for.
 ///
 /// RFC 9110 §9.2.2 would allow to repeat PUT and DELETE as well, but a DELETE that is carried out twice is answered 404.
-fn purpose(request: &RequestHead) -> Purpose {
+fn purpose(request: &RequestHead, content: &Content) -> Purpose {
     match &request.method[..] {
+        // RFC 10008 §2: safe and idempotent, and all of it is here.
+        b"QUERY" if content.is_whole => Purpose::Read,
         _ if request.framing != Framing::Empty => Purpose::Write,
         b"HEAD" => Purpose::Head,
         b"GET" | b"OPTIONS" | b"TRACE" => Purpose::Read,
         _ => Purpose::Write,
     }
+}
+
+fn is_query(request: &RequestHead) -> bool {
+    &request.method[..] == b"QUERY"
+}
+
+/// A request as it goes forward, as far as it is here.
+fn outgoing(request: &RequestHead, content: &Content) -> Bytes {
+    let mut bytes = BytesMut::new();
+    encode::request_head(request, &mut bytes);
+    content.encode(&mut bytes);
+    bytes.freeze()
 }
 
 /// Notes on the connection what binds it to this client; whether the answer is what anybody would get.

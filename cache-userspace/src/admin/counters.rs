@@ -185,6 +185,8 @@ counters! {
         origin_turns_late: Counter,
         /// Validations and fills that did not go on without a client because too many did already.
         background_full: Counter,
+        /// QUERYs that only passed through because their content was too large, came too late or found no room.
+        query_contents_refused: Counter,
         /// Clients that were given up because they took nothing while others had to wait for them.
         stragglers_dropped: Counter,
         /// Answers that broke off because their origin did.

@@ -25,6 +25,12 @@ pub struct Limits {
     pub upstream_login_idle: Duration,
     /// Idle upstream connections kept for one workload and destination; beyond it the oldest is closed.
     pub upstream_idle_per_destination_max: usize,
+    /// Bytes of the content of a QUERY that is looked up; larger ones only pass through.
+    pub query_content_bytes_max: usize,
+    /// Time from the head of a QUERY to the end of its content; slower ones only pass through.
+    pub query_content_timeout: Duration,
+    /// Bytes of the contents of all QUERYs that are looked up or forwarded at a time; further ones only pass through.
+    pub query_contents_bytes_max: usize,
     /// How long a request waits for the answer to another client's; then it goes on alone.
     pub collapse_timeout: Duration,
     /// Requests that may wait for, or read along with, one forward request; further ones go on alone.
@@ -62,6 +68,9 @@ impl Default for Limits {
             upstream_idle: Duration::from_secs(4),
             upstream_login_idle: Duration::from_secs(60),
             upstream_idle_per_destination_max: 64,
+            query_content_bytes_max: 64 << 10,
+            query_content_timeout: Duration::from_secs(1),
+            query_contents_bytes_max: 4 << 20,
             collapse_timeout: Duration::from_secs(5),
             collapse_followers_max: 8192,
             origin_requests_max: 1024,
@@ -88,5 +97,6 @@ mod tests {
         assert!(limits.refused_bypass < limits.bypass_min);
         assert!(limits.sniff_silence < limits.sniff_timeout);
         assert!(limits.upstream_idle < Duration::from_secs(5));
+        assert!(limits.query_content_bytes_max <= limits.query_contents_bytes_max);
     }
 }

@@ -163,8 +163,8 @@ impl<'a> Exchange<'a> {
         (clean && !self.is_half_closed && self.upstream.buffer.is_empty()).then_some(self.upstream)
     }
 
-    /// The exchange with another client's side in place of the present one, which is returned: only for a request
-    /// without content.
+    /// The exchange with another client's side in place of the present one, which is returned: only where the
+    /// client has nothing left to send.
     pub fn with_body<'b>(self, body: RequestBody<'b>) -> (Exchange<'b>, RequestBody<'a>) {
         let Self { upstream, upload, decoder, trailers, scanned, head_bytes_max, is_half_closed, persists } =
             self;

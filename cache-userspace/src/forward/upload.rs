@@ -72,8 +72,23 @@ impl<'a> RequestBody<'a> {
         self.decoder.is_done()
     }
 
-    fn decode(&mut self) -> Result<Option<Piece>, BodyFault> {
+    /// Takes the next piece of it that is here already.
+    ///
+    /// # Errors
+    /// Content that cannot be framed.
+    pub fn decode(&mut self) -> Result<Option<Piece>, BodyFault> {
         self.client.as_mut().map_or(Ok(None), |client| self.decoder.decode(client.buffer))
+    }
+
+    /// Reads more of it; false at the client's end.
+    ///
+    /// # Errors
+    /// Those of recv(2).
+    pub async fn more(&mut self) -> io::Result<bool> {
+        let Some(client) = &mut self.client else { return Err(io::ErrorKind::NotConnected.into()) };
+        let count = read_more(client.stream, client.buffer, READ_BYTES).await?;
+        self.is_at_end |= count == 0;
+        Ok(count > 0)
     }
 
     /// Waits until the client sends beyond this request or ends; at most one buffer is read ahead.
@@ -177,13 +192,9 @@ impl<'a> Upload<'a> {
             self.is_over = true;
             return Ok(());
         }
-        let Some(client) = &mut self.body.client else { return Err(UploadFault::ClientGone) };
-        match read_more(client.stream, client.buffer, READ_BYTES).await {
-            Ok(0) => {
-                self.body.is_at_end = true;
-                Err(UploadFault::ClientEnded)
-            }
-            Ok(_) => Ok(()),
+        match self.body.more().await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(UploadFault::ClientEnded),
             Err(_) => Err(UploadFault::ClientGone),
         }
     }

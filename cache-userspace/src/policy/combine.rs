@@ -18,7 +18,7 @@ pub fn combined(old: &Stored, new: &Stored) -> Option<Stored> {
         }
         _ => false,
     };
-    if !is_same || old.selection != new.selection || old_part.complete != new_part.complete {
+    if !is_same || !old.gives_way_to(new) || old_part.complete != new_part.complete {
         return None;
     }
     let span = joined(old_part.span(), new_part.span())?;

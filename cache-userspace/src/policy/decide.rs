@@ -104,8 +104,8 @@ fn judge<'a>(
         Err(miss) => return Decision::Forward(miss),
     };
     let stored = candidate.stored;
-    // §4: only the methods that a stored GET answers.
-    let is_answerable = matches!(request.method, b"GET" | b"HEAD")
+    // §4: only the methods that a stored response under their key answers.
+    let is_answerable = matches!(request.method, b"GET" | b"HEAD" | b"QUERY")
         && !directives.malformed
         && is_for(request, stored, rules)
         && holds(request, candidate);
@@ -126,14 +126,14 @@ fn judge<'a>(
     Decision::Validate { index, miss }
 }
 
-/// The newest by Date of the matching variants, the last received of equally new ones (§4, §4.1).
+/// The newest by Date of the matching variants, the last received of equally new ones (§4, §4.1, No-Vary-Search).
 fn select<'a>(
     request: &RequestView<'_>,
     variants: impl Iterator<Item = Candidate<'a>>,
 ) -> Result<(usize, Candidate<'a>), Miss> {
     let mut miss = Miss::Uri;
     let mut could_answer = |candidate: &Candidate<'_>| {
-        if candidate.stored.refused.is_some() {
+        if candidate.stored.refused.is_some() || !candidate.stored.is_of(request.target) {
             return false;
         }
         let is_match = candidate.stored.selection.matches(request.fields);

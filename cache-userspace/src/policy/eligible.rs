@@ -23,10 +23,12 @@ pub fn eligible(request: &RequestView<'_>, rules: &Rules) -> Eligibility {
 }
 
 fn refusal(request: &RequestView<'_>, rules: &Rules) -> Option<Reason> {
-    // RFC 9111 §4: the method must allow the stored response; HEAD is answered from a stored GET (§3, RFC 9110 §9.3.2).
-    if !matches!(request.method, b"GET" | b"HEAD") {
+    // RFC 9111 §4: the method must allow the stored response; HEAD is answered from a stored GET (§3, RFC 9110 §9.3.2),
+    // QUERY from a stored QUERY (RFC 10008 §2.7).
+    if !matches!(request.method, b"GET" | b"HEAD" | b"QUERY") {
         return Some(Reason::Method);
     }
+    let is_query = request.method == b"QUERY";
     let (mut hosts, mut ranges) = (0, 0);
     for (name, value) in request.fields.iter() {
         if is(name, "host") {
@@ -34,13 +36,18 @@ fn refusal(request: &RequestView<'_>, rules: &Rules) -> Option<Reason> {
             if value.is_empty() {
                 return Some(Reason::Host);
             }
+        } else if is_query && is_framing(name) {
+            // Its content is part of the key.
+        } else if is_query && is_condition(name) {
+            // RFC 9110 §13.1.2: what a false condition means is another matter for each method.
+            return Some(Reason::Conditional);
         } else if let Some(reason) = of_field(name, value) {
             return Some(reason);
         }
         ranges += usize::from(is(name, "range"));
     }
     // RFC 9110 §14.2: a field of one member; what two of them ask for is for the origin server to say.
-    if ranges > 1 {
+    if ranges > 1 || (is_query && ranges > 0) {
         return Some(Reason::Range);
     }
     // RFC 9110 §7.2: without exactly one Host the target's authority is not known.
@@ -56,8 +63,16 @@ fn refusal(request: &RequestView<'_>, rules: &Rules) -> Option<Reason> {
     None
 }
 
+fn is_framing(name: &[u8]) -> bool {
+    is(name, "transfer-encoding") || is(name, "content-length")
+}
+
+fn is_condition(name: &[u8]) -> bool {
+    name.get(..3).is_some_and(|start| is(start, "if-"))
+}
+
 fn of_field(name: &[u8], value: &[u8]) -> Option<Reason> {
-    if name.get(..3).is_some_and(|start| is(start, "if-")) && !conditional::is_readable(name, value) {
+    if is_condition(name) && !conditional::is_readable(name, value) {
         Some(Reason::Conditional)
     } else if is(name, "transfer-encoding") || (is(name, "content-length") && value != b"0") {
         Some(Reason::Content)
@@ -141,10 +156,32 @@ mod tests {
         ] {
             assert_eq!(judge("GET", "/", &[pair], Profile::Rfc9111), Eligibility::Bypass(reason), "{pair:?}");
         }
-        for method in ["POST", "get", "OPTIONS", "QUERY", ""] {
+        for method in ["POST", "get", "OPTIONS", "query", ""] {
             let judged = judge(method, "/", &[], Profile::Safe);
             assert_eq!(judged, Eligibility::Bypass(Reason::Method), "{method}");
         }
+    }
+
+    #[test]
+    fn a_query_is_looked_up_with_its_content_but_without_conditions_and_ranges_rfc10008_2_7() {
+        let bypass = Eligibility::Bypass;
+        for (pair, expected) in [
+            (("Content-Length", "7"), Eligibility::Lookup),
+            (("Transfer-Encoding", "chunked"), Eligibility::Lookup),
+            (("Content-Type", "application/sql"), Eligibility::Lookup),
+            (("Cache-Control", "no-cache"), Eligibility::Lookup),
+            (("Cache-Control", "no-store"), bypass(Reason::RequestNoStore)),
+            (("Expect", "100-continue"), bypass(Reason::Expect)),
+            (("If-None-Match", "\"a\""), bypass(Reason::Conditional)),
+            (("If-Modified-Since", "Sun, 06 Nov 1994 08:49:37 GMT"), bypass(Reason::Conditional)),
+            (("Range", "bytes=0-1"), bypass(Reason::Range)),
+            (("Upgrade", "websocket"), bypass(Reason::Upgrade)),
+        ] {
+            for profile in [Profile::Safe, Profile::Rfc9111] {
+                assert_eq!(judge("QUERY", "/", &[pair], profile), expected, "{pair:?}");
+            }
+        }
+        assert_eq!(judge("QUERY", "/healthz", &[], Profile::Safe), bypass(Reason::HealthPath));
     }
 
     #[test]

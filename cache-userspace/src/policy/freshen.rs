@@ -76,7 +76,12 @@ impl Arrival<'_> {
         let fields = updated(&stored.fields, &kept(response.fields, self.date.earliest, false));
         match self.judge(stored.status, stored.part, &fields, Purpose::Update) {
             // A new Vary adds to the fields that selected it; it never widens whom it is for.
-            Ok(new) => Stored { selection: stored.selection.clone().and(new.selection), ..new },
+            Ok(new) => Stored {
+                selection: stored.selection.clone().and(new.selection),
+                // What is stored for its own query only is not looked for by another.
+                search: stored.search.as_ref().map(|search| Box::new(search.updated(&fields))),
+                ..new
+            },
             Err(reason) => Stored {
                 fields,
                 corrected_initial_age: self.age,
@@ -354,6 +359,33 @@ mod tests {
         assert_eq!(selection.names().collect::<Vec<_>>(), ["x", "y"]);
         assert!(selection.matches(&fields(&[("x", "1"), ("y", "2")])));
         assert!(!selection.matches(&fields(&[("x", "1")])) && !selection.matches(&fields(&[("y", "2")])));
+    }
+
+    #[test]
+    fn the_groups_are_those_of_the_304_where_it_names_any_rfc9875_2() {
+        let old = of(&[TAG, ("cache-groups", "\"x\"")]);
+        for (answer, expected) in [(&[TAG][..], "x"), (&[TAG, ("cache-groups", "\"y\"")], "y")] {
+            let updated = answered(Profile::Safe, &[], std::slice::from_ref(&old), answer);
+            assert_eq!(*updated[0].1.groups, [Box::from(expected)], "{answer:?}");
+        }
+    }
+
+    #[test]
+    fn a_304_changes_the_rule_of_a_response_but_not_the_query_that_it_was_for_no_vary_search() {
+        let any = of(&[TAG, ("no-vary-search", "params")]);
+        for (old, answer, expected) in [
+            (&any, &[TAG][..], [true, true, true]),
+            (&any, &[TAG, ("no-vary-search", "params=(\"u\")")], [true, true, false]),
+            (&any, &[TAG, ("no-vary-search", "params=?0")], [true, false, false]),
+            // Stored under its own query, for which alone it is found.
+            (&of(&[TAG]), &[TAG, ("no-vary-search", "params")], [true, true, true]),
+        ] {
+            let old = old.clone();
+            let is_found_by_others = old.search.is_some();
+            let new = &answered(Profile::Safe, &[], &[old], answer)[0].1;
+            let answered = [b"/".as_slice(), b"/?u=1", b"/?a=1"].map(|target| new.is_of(target));
+            assert_eq!((answered, new.search.is_some()), (expected, is_found_by_others), "{answer:?}");
+        }
     }
 
     #[test]

@@ -26,8 +26,8 @@ const NEVER_KEPT: [&str; 12] = [
 
 /// Fields that are meant for all recipients, whatever Connection says (RFC 9110 §7.6.1): without them the response
 /// would be kept for longer or given to others.
-const NEVER_NOMINATED: [&str; 6] =
-    ["cache-control", "expires", "vary", "etag", "last-modified", "content-encoding"];
+const NEVER_NOMINATED: [&str; 7] =
+    ["cache-control", "expires", "vary", "etag", "last-modified", "content-encoding", "cache-groups"];
 
 /// Fields that an update leaves as they are (RFC 9111 §3.2).
 const NEVER_UPDATED: [&str; 2] = ["content-length", "content-range"];

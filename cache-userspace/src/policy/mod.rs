@@ -46,14 +46,16 @@ pub use conditional::{is_kept_in_not_modified, is_not_modified};
 pub use decide::{Candidate, Decision, Miss, decide};
 pub use eligible::{Eligibility, eligible};
 pub use freshen::freshen;
+pub use groups::invalidated_groups;
 pub use head::update_by_head;
 pub use invalidation::{invalidates, is_safe};
-pub use key::{KeyParts, key, parts as key_parts, resource};
+pub use key::{KeyParts, group, key, parts as key_parts, query_key, resource, search_key, searches};
 pub use lifetime::LifetimeSource;
+pub use no_vary_search::Search;
 pub use reason::Reason;
 pub use stale::{Cause, StaleVerdict, stale};
 pub use stored::{Part, Stored};
-pub use storing::store;
+pub use storing::{store, stores};
 pub use targets::named_targets;
 pub use validate::validation_fields;
 

@@ -16,6 +16,9 @@ pub const NAMES_MAX: usize = 64;
 /// The most bytes that these names have together.
 pub const NAMES_BYTES_MAX: usize = 2048;
 
+/// A parameter of a query, decoded: its name and its value.
+type Parameter<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
+
 /// Which parts of a query count; by default everything does, byte by byte.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SearchRule {
@@ -73,15 +76,27 @@ impl SearchRule {
         if *self == Self::default() {
             return false;
         }
-        let counting = |query| {
-            let mut pairs: Vec<_> = pairs(query).filter(|(name, _)| self.counts(name)).collect();
-            if self.is_order_free {
-                // A stable sort: the order of values of one name counts.
-                pairs.sort_by(|(a, _), (b, _)| a.cmp(b));
-            }
-            pairs
-        };
-        counting(a) == counting(b)
+        self.counting(a) == self.counting(b)
+    }
+
+    /// One form of all queries that are equivalent under a rule that is not the default.
+    pub fn canonical(&self, query: &[u8]) -> Vec<u8> {
+        let mut form = Vec::with_capacity(query.len() + 16);
+        for part in self.counting(query).iter().flat_map(|(name, value)| [name, value]) {
+            form.extend_from_slice(&(part.len() as u64).to_be_bytes());
+            form.extend_from_slice(part);
+        }
+        form
+    }
+
+    /// The parameters that count, in the order in which they do.
+    fn counting<'a>(&self, query: &'a [u8]) -> Vec<Parameter<'a>> {
+        let mut pairs: Vec<_> = pairs(query).filter(|(name, _)| self.counts(name)).collect();
+        if self.is_order_free {
+            // A stable sort: the order of values of one name counts.
+            pairs.sort_by(|(a, _), (b, _)| a.cmp(b));
+        }
+        pairs
     }
 
     /// Bytes of memory behind the rule.
@@ -96,6 +111,46 @@ impl SearchRule {
             Counting::AllBut(names) => !is_among(names),
             Counting::Only(names) => is_among(names),
         }
+    }
+}
+
+/// Which queries besides its own a stored response answers.
+#[derive(Clone, Debug)]
+pub struct Search {
+    rule: SearchRule,
+    query: Box<[u8]>,
+}
+
+impl Search {
+    /// What a response to a request for this target says; `None` where the whole query counts.
+    pub fn of(response: &Fields, target: &[u8]) -> Option<Self> {
+        let rule = SearchRule::of(response);
+        (rule != SearchRule::default()).then(|| Self { rule, query: path_and_query(target).1.into() })
+    }
+
+    /// The same response after an update of its fields (RFC 9111 §3.2).
+    pub(super) fn updated(&self, fields: &Fields) -> Self {
+        Self { rule: SearchRule::of(fields), query: self.query.clone() }
+    }
+
+    /// Its rule.
+    pub fn rule(&self) -> &SearchRule {
+        &self.rule
+    }
+
+    /// Whether it answers a request for a target of the same path.
+    pub fn answers(&self, target: &[u8]) -> bool {
+        self.rule.equivalent(&self.query, path_and_query(target).1)
+    }
+
+    /// Whether it answers what the other, older one was stored for.
+    pub(super) fn covers(&self, older: &Self) -> bool {
+        self.rule.equivalent(&self.query, &older.query)
+    }
+
+    /// Bytes of memory behind it, itself included.
+    pub(super) fn heap_bytes(&self) -> u64 {
+        (size_of::<Self>() + self.query.len()) as u64 + self.rule.heap_bytes()
     }
 }
 
@@ -123,7 +178,7 @@ fn names(items: Vec<Item>) -> Option<Box<[Box<[u8]>]>> {
 }
 
 /// The names and values of a query (URL standard, application/x-www-form-urlencoded parsing).
-fn pairs(query: &[u8]) -> impl Iterator<Item = (Cow<'_, [u8]>, Cow<'_, [u8]>)> {
+fn pairs(query: &[u8]) -> impl Iterator<Item = Parameter<'_>> {
     let query = query.strip_prefix(b"?").unwrap_or(query);
     query.split(|b| *b == b'&').filter(|pair| !pair.is_empty()).map(|pair| {
         let equals = memchr::memchr(b'=', pair).unwrap_or(pair.len());
@@ -283,6 +338,21 @@ mod tests {
     }
 
     #[test]
+    fn a_stored_response_answers_the_queries_that_its_own_rule_allows() {
+        let fields = |value: &str| Fields::from_pairs([("no-vary-search", value)]);
+        let search = Search::of(&fields("params=(\"utm\")"), b"/p?id=1&utm=a").unwrap();
+        for (target, expected) in
+            [("/p?id=1", true), ("/p?utm=b&id=1", true), ("/p?id=2", false), ("/p", false)]
+        {
+            assert_eq!(search.answers(target.as_bytes()), expected, "{target}");
+        }
+        assert!(Search::of(&Fields::default(), b"/p?id=1").is_none());
+        assert!(Search::of(&fields("params=?0"), b"/p?id=1").is_none());
+        let updated = search.updated(&fields("params=?0"));
+        assert!(updated.answers(b"/p?id=1&utm=a") && !updated.answers(b"/p?id=1"), "by now all of it counts");
+    }
+
+    #[test]
     fn a_target_is_split_at_its_first_question_mark() {
         for (target, path, query) in [
             ("/a?b=c", "/a", "?b=c"),
@@ -318,6 +388,8 @@ mod tests {
             prop_assert!(rule.equivalent(a, a));
             prop_assert_eq!(rule.equivalent(a, b), rule.equivalent(b, a));
             prop_assert!(!(rule.equivalent(a, b) && rule.equivalent(b, c)) || rule.equivalent(a, c));
+            let is_one_form = rule.canonical(a) == rule.canonical(b);
+            prop_assert!(rule == SearchRule::default() || rule.equivalent(a, b) == is_one_form);
         }
 
         #[test]

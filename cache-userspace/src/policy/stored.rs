@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::{
     Now, Reason, Rules,
     entity_tag::{entity_tag, is_weak},
+    no_vary_search::Search,
     range::{Span, Validators},
     vary::Selection,
 };
@@ -50,6 +51,10 @@ pub struct Stored {
     pub stale_while_revalidate: Option<Duration>,
     /// How long it says that it may be given stale instead of an error (RFC 5861 §4).
     pub stale_if_error: Option<Duration>,
+    /// Which queries it answers (No-Vary-Search); `None`: only its own, byte by byte, which the key tells.
+    pub search: Option<Box<Search>>,
+    /// The groups that it belongs to (RFC 9875 §2), sorted, each once.
+    pub groups: Box<[Box<str>]>,
     /// Which part of its representation it is; `None`: all of it (§3.3).
     pub part: Option<Part>,
     /// Whether its content is in a transfer coding that nobody here undoes: `fields` say in which, and only the close
@@ -123,7 +128,25 @@ impl Stored {
     pub fn heap_bytes(&self) -> u64 {
         // A line's offsets take 16 bytes and the vector that holds them may have grown to twice its length.
         let fields: usize = self.fields.iter().map(|(name, value)| name.len() + value.len() + 32).sum();
-        fields as u64 + self.selection.heap_bytes()
+        let groups: usize = self.groups.iter().map(|group| size_of::<Box<str>>() + group.len()).sum();
+        let search = self.search.as_ref().map_or(0, |search| search.heap_bytes());
+        (fields + groups) as u64 + self.selection.heap_bytes() + search
+    }
+
+    /// Whether it answers requests for this target, of those that share its key.
+    pub fn is_of(&self, target: &[u8]) -> bool {
+        self.search.as_ref().is_none_or(|search| search.answers(target))
+    }
+
+    /// Whether a newer response under the same key takes the place of this one: the same request fields selected
+    /// both, and it answers the query that this one was for.
+    pub fn gives_way_to(&self, newer: &Self) -> bool {
+        self.selection == newer.selection
+            && match (&self.search, &newer.search) {
+                (None, None) => true,
+                (Some(old), Some(new)) => new.covers(old),
+                _ => false,
+            }
     }
 
     /// How long ago it arrived or was last validated.

@@ -10,7 +10,9 @@ use super::{
     eligible,
     entity_tag::{entity_tag, is_weak},
     freshness::{self, DateValue},
+    groups::groups,
     kept::kept,
+    no_vary_search::Search,
     range, status,
     vary::Selection,
 };
@@ -27,7 +29,7 @@ pub fn store(
     requested_at: Now,
     received_at: Now,
 ) -> Result<Stored, Reason> {
-    if request.method != b"GET" {
+    if !stores(request.method) {
         return Err(Reason::Method);
     }
     // RFC 9111 §5.2.1.5, and: what may not be looked up has no business in the store.
@@ -52,6 +54,11 @@ fn coded(stored: Stored, request: &RequestView<'_>, response: &ResponseView<'_>)
     // RFC 9110 §10.1.4: TE says which codings the client takes.
     let selection = stored.selection.and(Selection::by("te", request.fields));
     Stored { fields, selection, is_coded: true, ..stored }
+}
+
+/// Whether responses to this method are stored (RFC 9110 §9.2.3, RFC 10008 §2.7).
+pub fn stores(method: &[u8]) -> bool {
+    matches!(method, b"GET" | b"QUERY")
 }
 
 /// What an arriving response is judged for.
@@ -97,6 +104,7 @@ impl<'a> Arrival<'a> {
         let control = Control::of(fields, self.rules, self.date, self.received_at);
         self.permitted(status, fields, &control)?;
         let selection = Selection::of(fields, self.request.fields, self.rules.profile)?;
+        let groups = groups(fields).ok_or(Reason::Groups)?;
         let last_modified = freshness::last_modified(fields, self.received_at.wall);
         let guess = || self.guess(status, &control, last_modified);
         let lifetime = control.explicit.or_else(|| self.negative(status)).or_else(guess);
@@ -121,10 +129,18 @@ impl<'a> Arrival<'a> {
             immutable: control.immutable,
             stale_while_revalidate: control.stale_while_revalidate,
             stale_if_error: control.stale_if_error,
+            search: self.search(fields).map(Box::new),
+            groups: groups.into_iter().map(String::into_boxed_str).collect(),
             part,
             is_coded: false,
             refused: None,
         })
+    }
+
+    /// Which other targets it answers; with QUERY none, since the key tells more than the target.
+    fn search(&self, fields: &Fields) -> Option<Search> {
+        let is_query = self.request.method == b"QUERY";
+        if is_query { None } else { Search::of(fields, self.request.target) }
     }
 
     /// The lifetime that policy gives to errors that say nothing about freshness.

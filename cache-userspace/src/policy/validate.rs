@@ -33,7 +33,9 @@ pub fn validation_fields<'a>(
     if asked.iter().any(|value| value.trim_ascii() == b"*") {
         return None;
     }
-    let modified = stored.last_modified.and(only(&stored.fields, "last-modified"));
+    // RFC 9110 §13.1.3: with other methods than GET and HEAD If-Modified-Since MUST be ignored.
+    let modified = stored.last_modified.filter(|_| request.method != b"QUERY");
+    let modified = modified.and(only(&stored.fields, "last-modified"));
     let is_for_range = request.fields.contains("range");
     let mut conditions: Vec<(&[u8], Vec<u8>)> = Vec::new();
     if let Some(tag) = stored.entity_tag() {
@@ -73,7 +75,7 @@ pub fn validation_fields<'a>(
 
 /// Whether the stored response could answer the request, were it fresh (§4.3.4).
 pub(super) fn is_selected_by(stored: &Stored, request: &RequestView<'_>) -> bool {
-    stored.refused.is_none() && stored.selection.matches(request.fields)
+    stored.refused.is_none() && stored.is_of(request.target) && stored.selection.matches(request.fields)
 }
 
 fn names(lists: &[&[u8]], tag: &[u8]) -> bool {
@@ -146,6 +148,18 @@ mod tests {
                 sent.as_ref().map(|sent| sent.iter().map(|(name, value)| (&name[..], &value[..])).collect());
             assert_eq!(sent.as_deref(), *expected, "{asked:?} {pairs:?}");
         }
+    }
+
+    #[test]
+    fn a_query_is_validated_by_its_tag_only_rfc9110_13_1_3() {
+        let asked = fields(&[("content-type", "a/b"), ("content-length", "3")]);
+        let query = RequestView { method: b"QUERY", ..get(&asked) };
+        let sent = |pairs: Pairs<'_>| {
+            let sent = validation_fields(&query, [response(pairs)].iter(), 0)?;
+            Some(["if-none-match", "if-modified-since"].map(|name| sent.contains(name)))
+        };
+        assert_eq!(sent(&[("etag", "\"a\""), MODIFIED]), Some([true, false]));
+        assert_eq!(sent(&[MODIFIED]), None);
     }
 
     #[test]

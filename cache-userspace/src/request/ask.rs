@@ -6,21 +6,26 @@ use crate::http1::{Fields, RequestHead};
 use crate::policy::{self, Candidate, Miss, Rules};
 use crate::store::{Entry, Sequence, Store};
 
-use super::{Connection, view};
+use super::content::Content;
+use super::{Connection, is_query, view};
 
 /// What was found under a key at one moment: what is judged is what is served, also while a purge goes on.
-pub(super) struct LookUp {
+pub(super) struct LookUp<'k> {
     /// Read before the look-up: what was purged since is not brought back by a validation of what was found.
     begun: Sequence,
     entries: Vec<Arc<Entry>>,
+    key: &'k [u8],
+    search_key: Option<Vec<u8>>,
 }
 
-impl LookUp {
-    pub(super) fn of(store: &Store, key: &[u8]) -> Self {
+impl<'k> LookUp<'k> {
+    /// What is stored under the key of a target, and under the key of those that answer other queries as well.
+    pub(super) fn of(store: &Store, key: &'k [u8], search_key: Option<Vec<u8>>, target: &[u8]) -> Self {
         let begun = store.begin();
-        let variants = store.variants(key);
-        let alive = variants.iter().flat_map(|v| v.iter()).filter(|entry| store.alive(entry));
-        Self { begun, entries: alive.cloned().collect() }
+        let (exact, others) = (store.variants(key), search_key.as_ref().and_then(|key| store.variants(key)));
+        let variants = exact.iter().chain(&others).flat_map(|variants| variants.iter());
+        let alive = variants.filter(|entry| entry.stored.is_of(target) && store.alive(entry));
+        Self { begun, entries: alive.cloned().collect(), key, search_key }
     }
 
     pub(super) fn candidates(&self) -> impl Iterator<Item = Candidate<'_>> {
@@ -50,13 +55,17 @@ pub struct About {
 pub(super) struct Ask {
     /// As the client sent it.
     pub(super) request: RequestHead,
+    /// What it has of content, all of it.
+    pub(super) content: Content,
     pub(super) connection: Arc<Connection>,
     pub(super) rules: Arc<Rules>,
     pub(super) key: Vec<u8>,
+    /// Where those of the variants stand that answer other queries as well.
+    pub(super) search_key: Option<Vec<u8>>,
     pub(super) resource: Vec<u8>,
     pub(super) begun: Sequence,
     pub(super) miss: Miss,
-    /// What is stored under the key and alive.
+    /// What is stored for the target and alive.
     pub(super) variants: Vec<Arc<Entry>>,
     /// Which of them would answer if it were fresh.
     pub(super) selected: Option<usize>,
@@ -67,10 +76,10 @@ pub(super) struct Ask {
 impl Ask {
     pub(super) fn new(
         request: &RequestHead,
+        content: &Content,
         connection: &Arc<Connection>,
         rules: &Arc<Rules>,
-        key: &[u8],
-        found: &LookUp,
+        found: &LookUp<'_>,
         selected: Option<usize>,
         miss: Miss,
     ) -> Self {
@@ -79,9 +88,11 @@ impl Ask {
             selected.and_then(|selected| policy::validation_fields(&view(request), stored, selected));
         Self {
             request: request.clone(),
+            content: content.clone(),
             connection: connection.clone(),
             rules: rules.clone(),
-            key: key.to_vec(),
+            key: found.key.to_vec(),
+            search_key: found.search_key.clone(),
             resource: connection.resource(request, &request.target),
             begun: found.begun,
             miss,
@@ -105,8 +116,15 @@ impl Ask {
         request
     }
 
-    pub(super) fn is_get(&self) -> bool {
-        &self.request.method[..] == b"GET"
+    /// Whether its answer may be stored.
+    pub(super) fn stores(&self) -> bool {
+        policy::stores(&self.request.method)
+    }
+
+    /// Whether an answer of this status means that the origin does not understand conditions of ours: RFC 9110 §13.1.2
+    /// has 412 for If-None-Match with methods that it does not know.
+    pub(super) fn is_misunderstood(&self, status: u16) -> bool {
+        status == 412 && is_query(&self.request) && self.conditions.is_some()
     }
 
     /// Whether others may be served by its answer, and it by another's: not what asks for a part, for news, or for
@@ -114,7 +132,7 @@ impl Ask {
     pub(super) fn may_share(&self) -> bool {
         let fields = &self.request.fields;
         let is_conditional = fields.contains("if-none-match") || fields.contains("if-modified-since");
-        self.is_get()
+        self.stores()
             && self.miss != Miss::Request
             && !fields.contains("range")
             && (!is_conditional || self.conditions.is_some())

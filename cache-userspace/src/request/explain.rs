@@ -112,8 +112,14 @@ impl Path {
         let wanted = policy::key_parts(&wanted);
         let is_wanted = |key: &[u8]| {
             policy::key_parts(key).zip(wanted).is_some_and(|(parts, wanted)| {
+                let wanted_target = match parts.more {
+                    [] => wanted.target,
+                    _ if parts.is_of_query() => return false,
+                    // It may answer other queries as well.
+                    _ => wanted.target.split(|byte| *byte == b'?').next().unwrap_or_default(),
+                };
                 parts.authority == wanted.authority
-                    && parts.target == wanted.target
+                    && parts.target == wanted_target
                     && destination.as_ref().is_none_or(|own| parts.destination == own.as_bytes())
                     && partitions.as_ref().is_none_or(|own| own.contains(parts.partition))
             })
@@ -158,7 +164,7 @@ impl Path {
                 asked.destination.into_iter().chain(seen.iter().filter(is_own).map(|(_, address)| *address));
             for destination in destinations.take(PAIRS_MAX - keys.len()) {
                 let connection = Connection::new(asker.workload.clone(), destination, None, 0);
-                keys.insert(connection.key(request).into_boxed_slice());
+                keys.insert(connection.key(request, b"").into_boxed_slice());
             }
         }
         keys
@@ -180,7 +186,7 @@ impl Path {
         let rules = self.routes.rules();
         let stored = self.store.variants(key);
         let all: Vec<_> = stored.iter().flat_map(|variants| variants.iter()).collect();
-        let found = LookUp::of(&self.store, key);
+        let found = LookUp::of(&self.store, key, None, &request.target);
         let judged = || {
             let alive: Vec<_> = found.candidates().collect();
             let number = |index: usize| {

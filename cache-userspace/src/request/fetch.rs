@@ -75,12 +75,11 @@ impl Path {
             || ask.about(),
             |about, landing| {
                 // Nobody joins what began before a purge or an unsafe request that concerns it.
-                self.store.is_current(&ask.resource, about.begun)
-                    && match landing {
-                        Some(Landing::Recorded(shared)) => is_for(ask, shared),
-                        Some(_) => true,
-                        None => ask.may_match(&about.fields),
-                    }
+                match landing {
+                    Some(Landing::Recorded(shared)) => self.is_usable(ask, about, shared),
+                    Some(_) => self.store.is_current(&ask.resource, about.begun),
+                    None => self.store.is_current(&ask.resource, about.begun) && ask.may_match(&about.fields),
+                }
             },
         )
     }
@@ -104,7 +103,7 @@ impl Path {
         };
         let now = clock::now();
         match landing.as_deref() {
-            Some(Landing::Recorded(shared)) if self.is_usable(&ask, follower, shared) => {
+            Some(Landing::Recorded(shared)) if self.is_usable(&ask, follower.about(), shared) => {
                 if let Some(follow) = shared.follow() {
                     let role = Role::Follower(ask.miss, shared.stored.age(now));
                     let is_not_modified =
@@ -142,8 +141,8 @@ impl Path {
 
     /// Whether an answer that is being recorded may serve a follower: nothing concerned it since it began, and
     /// policy lets it answer this request, by Vary, credentials and freshness.
-    fn is_usable(&self, ask: &Ask, follower: &Follower<About, Landing>, shared: &Shared) -> bool {
-        self.store.is_current(&ask.resource, follower.about().begun) && is_for(ask, shared)
+    fn is_usable(&self, ask: &Ask, about: &About, shared: &Shared) -> bool {
+        self.store.is_current_as(&ask.resource, &shared.stored, about.begun) && is_for(ask, shared)
     }
 
     /// How long the origin may take before policy prefers what is stored.
@@ -202,12 +201,12 @@ impl Path {
         }
         let requested_at = clock::now();
         let request = ask.forwarded();
-        let exchange = match self.exchange(&request, body, &ask.connection).await {
+        let exchange = match self.exchange(&request, &ask.content, body, &ask.connection).await {
             Ok(exchange) => exchange,
             Err(error) => return self.failed(&ask, lead, error),
         };
         let mut away = Away { exchange, lead, turn, requested_at };
-        let answer = self.answer(&mut away.exchange, &request, &ask.connection).await;
+        let answer = self.answer(&mut away.exchange, &request, &ask.content, &ask.connection).await;
         if matches!(answer, Err(ForwardError::ClientGone))
             && away.lead.as_ref().is_some_and(Lead::has_followers)
         {
@@ -225,7 +224,7 @@ impl Path {
         let path = self.clone();
         self.background.run(async move {
             let request = ask.forwarded();
-            let answer = path.answer(&mut away.exchange, &request, &ask.connection).await;
+            let answer = path.answer(&mut away.exchange, &request, &ask.content, &ask.connection).await;
             if let Ok(fetched) = path.answered(ask, away, answer) {
                 attend(fetched).await;
             }
@@ -289,6 +288,9 @@ impl Path {
         if head.status == 304 && ask.conditions.is_some() {
             return Ok(self.confirmed(ask, away, head, received_at));
         }
+        if ask.is_misunderstood(head.status) {
+            return Ok(self.not_confirmed(ask, away, head));
+        }
         if matches!(head.status, 500 | 502 | 503 | 504)
             && let Some(response) = self.stale(&ask, Cause::Error(head.status))
         {
@@ -349,8 +351,8 @@ impl Path {
         Fetched::Response(Response::stored(&view(&ask.request), entry, age, received_at, reused))
     }
 
-    /// A 304 about nothing that is stored: the client's own condition was met, or the origin must be asked without
-    /// conditions of ours.
+    /// A 304 about nothing that is stored, or what stands for one: the client's own condition was met, or the origin
+    /// must be asked without conditions of ours.
     fn not_confirmed<'a>(self: &Arc<Self>, ask: Ask, away: Away<'a>, head: ResponseHead) -> Fetched<'a> {
         let Away { exchange, turn, .. } = away;
         if policy::names_what_client_has(&ask.request.fields, &head.fields) {
@@ -390,8 +392,12 @@ impl Path {
         let recording = policy::store(&request, &response, &ask.rules, requested_at, received_at)
             .and_then(|stored| if is_impersonal { Ok(stored) } else { Err(Reason::Connection) })
             .and_then(|stored| {
+                let key = match &stored.search {
+                    Some(search) => self.searches.note(&ask.key, &ask.request.target, search.rule()),
+                    None => ask.key.clone(),
+                };
                 let place = Place {
-                    key: ask.key.clone(),
+                    key,
                     resource: ask.resource.clone(),
                     begun: ask.begun,
                     owner: self.store.owner(ask.connection.workload.namespace.as_bytes()),
@@ -399,7 +405,7 @@ impl Path {
                 Recording::begin(&self.store, place, stored.clone(), expected)
                     .map(|recording| (recording, stored))
             });
-        if ask.is_get() {
+        if ask.stores() {
             self.uncacheable.note(&ask.key, recording.as_ref().err().copied(), received_at.boot);
         }
         let (recording, stored) = match recording {
@@ -435,7 +441,7 @@ impl Path {
         if ask.variants.is_empty() {
             return;
         }
-        if ask.is_get() {
+        if ask.stores() {
             if ask.selected.is_some() && head.status < 500 && head.status != 304 && head.status != 206 {
                 self.store.invalidate(&ask.resource);
             }
@@ -458,7 +464,9 @@ impl Path {
     fn freshen(&self, ask: &Ask, index: usize, stored: Stored) -> Option<Arc<Entry>> {
         let old = ask.variants.get(index)?;
         let head = stored_head(&stored, reason_phrase(&old.head), old.body_bytes);
-        let freshened = self.store.freshen(&ask.key, old, stored, head);
+        let search_key = ask.search_key.as_ref().filter(|_| old.stored.search.is_some());
+        let key = search_key.unwrap_or(&ask.key);
+        let freshened = self.store.freshen(key, &ask.resource, old, stored, head);
         freshened.inspect_err(|reason| not_stored(*reason, &self.counters)).ok()
     }
 

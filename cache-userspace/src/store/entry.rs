@@ -17,6 +17,7 @@ use super::{
     Identity,
     body::{Body, Piece},
     budget::Permit,
+    purge::Place,
 };
 use crate::policy::Stored;
 
@@ -49,7 +50,8 @@ impl Entry {
 
     /// Bytes that an entry occupies besides its segments.
     pub(super) fn overhead(stored: &Stored, head: &Bytes, body: &Body, key: &[u8]) -> u64 {
-        let own = head.len() + body.pieces.len() * size_of::<Piece>() + key.len();
+        let places = (2 + stored.groups.len()) * size_of::<Place>();
+        let own = head.len() + body.pieces.len() * size_of::<Piece>() + key.len() + places;
         own as u64 + stored.heap_bytes() + Self::OVERHEAD_BYTES_MIN
     }
 
@@ -108,7 +110,7 @@ pub struct Variants {
 }
 
 impl Variants {
-    /// The `old` ones and `new`, which takes the place of the one with its selection; the oldest give way until at
+    /// The `old` ones and `new`, which takes the place of those that give way to it; the oldest give way until at
     /// most `max` remain and they weigh at most `bytes_max`. The new one always remains.
     pub(super) fn with<'a>(
         old: impl Iterator<Item = &'a Arc<Entry>>,
@@ -116,7 +118,7 @@ impl Variants {
         max: usize,
         bytes_max: u64,
     ) -> Self {
-        let others = old.filter(|entry| entry.stored.selection != new.stored.selection);
+        let others = old.filter(|entry| !entry.stored.gives_way_to(&new.stored));
         let mut entries: Vec<Arc<Entry>> = others.chain([new]).cloned().collect();
         let mut weight: u64 = entries.iter().map(|entry| entry.weight_bytes).sum();
         let mut surplus = 0;

@@ -33,7 +33,7 @@ use ranking::Ranking;
 pub use recording::{Place, Recording};
 use table::Table;
 
-use crate::policy::{Reason, Stored};
+use crate::policy::{self, Reason, Stored};
 
 /// Up to so many hundredths of the budget everything is let in; above, a newcomer must be worth what gives way to it.
 const ADMITS_ALL_BELOW_PERCENT: u64 = 90;
@@ -140,7 +140,7 @@ impl Store {
 
     /// Whether no purge or unsafe request concerned an entry since its forward began.
     pub fn alive(&self, entry: &Entry) -> bool {
-        self.shared.purges.alive(entry.identity.place, entry.identity.begun)
+        self.are_alive(&entry.identity.places, entry.identity.begun)
     }
 
     /// The moment in the purge log at which a forward begins: to be taken before the request is sent.
@@ -232,8 +232,8 @@ impl Store {
         head: &Bytes,
         body: Body,
     ) -> Result<Arc<Entry>, Reason> {
-        let concerns = self.shared.purges.place(&place.resource);
-        let identity = Identity { place: concerns, begun: body.begun(place.begun), owner: place.owner };
+        let places = self.places(&place.resource, &stored);
+        let identity = Identity { places, begun: body.begun(place.begun), owner: place.owner };
         let entry = self.entry(&place.key, identity, stored, head, body)?;
         self.put(&place.key, &entry, None)?;
         if self.alive(&entry) { Ok(entry) } else { Err(Reason::Purged) }
@@ -247,11 +247,18 @@ impl Store {
     pub fn freshen(
         &self,
         key: &[u8],
+        resource: &[u8],
         old: &Arc<Entry>,
         stored: Stored,
         head: Bytes,
     ) -> Result<Arc<Entry>, Reason> {
-        let entry = self.entry(key, old.identity, stored, &head, old.whole())?;
+        // The groups that it was in count as well as those that it is in by now.
+        if !self.alive(old) {
+            return Err(Reason::Purged);
+        }
+        let places = self.places(resource, &stored);
+        let identity = Identity { places, ..old.identity };
+        let entry = self.entry(key, identity, stored, &head, old.whole())?;
         self.put(key, &entry, Some(old))?;
         if self.alive(&entry) { Ok(entry) } else { Err(Reason::Purged) }
     }
@@ -265,7 +272,7 @@ impl Store {
         body: Body,
     ) -> Result<Arc<Entry>, Reason> {
         // Only saves work: whatever is inserted is asked again at each look-up.
-        if !self.shared.purges.alive(identity.place, identity.begun) {
+        if !self.are_alive(&identity.places, identity.begun) {
             return Err(Reason::Purged);
         }
         let permit = self.reserve(identity.owner, Entry::overhead(&stored, head, &body, key))?;
@@ -282,11 +289,38 @@ impl Store {
         self.shared.purges.alive(self.shared.purges.place(resource), begun)
     }
 
-    /// Kills every partition's copies of a resource and every fill for it that began before.
+    /// The same for whoever is to get this answer of the forward: nothing concerned the other queries that it answers,
+    /// or its groups, either.
+    pub fn is_current_as(&self, resource: &[u8], stored: &Stored, begun: Sequence) -> bool {
+        self.are_alive(&self.places(resource, stored), begun)
+    }
+
+    /// Where a response stands in the purge log.
+    fn places(&self, resource: &[u8], stored: &Stored) -> Box<[purge::Place]> {
+        let purges = &self.shared.purges;
+        let searches = stored.search.iter().map(|_| purges.place(&policy::searches(resource)));
+        let groups = stored.groups.iter().map(|group| purges.place(&policy::group(resource, group)));
+        std::iter::once(purges.place(resource)).chain(searches).chain(groups).collect()
+    }
+
+    fn are_alive(&self, places: &[purge::Place], begun: Sequence) -> bool {
+        places.iter().all(|place| self.shared.purges.alive(*place, begun))
+    }
+
+    /// Kills what was stored with a group of a resource's origin and every fill of such that began before (RFC 9875 §3).
+    ///
+    /// To be called when [`Store::invalidate`] is.
+    pub fn invalidate_group(&self, resource: &[u8], group: &str) {
+        self.shared.purges.invalidate(&policy::group(resource, group));
+    }
+
+    /// Kills every partition's copies of a resource, whatever else of its path answers several queries
+    /// (No-Vary-Search), and every fill for them that began before.
     ///
     /// To be called after the answer to the unsafe request arrived and before it is passed on.
     pub fn invalidate(&self, resource: &[u8]) {
         self.shared.purges.invalidate(resource);
+        self.shared.purges.invalidate(&policy::searches(resource));
     }
 
     /// Kills everything stored and every fill that began before, and frees what nobody is sending.
@@ -382,9 +416,10 @@ impl Store {
 }
 
 /// Whose an entry is and what kills it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Identity {
-    place: purge::Place,
+    /// Where it stands in the purge log: by its resource, its path where it answers other queries, and its groups.
+    places: Box<[purge::Place]>,
     begun: Sequence,
     owner: u64,
 }

@@ -86,7 +86,7 @@ impl Recording {
         let alive = || variants.iter().flat_map(|v| v.iter()).filter(|entry| store.alive(entry));
         let is_whole = |entry: &&Arc<Entry>| {
             entry.stored.part.is_none()
-                && entry.stored.selection == stored.selection
+                && entry.stored.gives_way_to(&stored)
                 && entry.stored.entity_tag() == stored.entity_tag()
         };
         if alive().any(|entry| is_whole(&entry)) {

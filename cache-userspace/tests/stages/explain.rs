@@ -120,6 +120,7 @@ async fn an_answer_that_broke_off_is_explained_and_the_next_requests_still_colla
     let mut server = origin.connection().await;
     server.request().await;
     server.send("HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 9\r\n\r\nhal").await;
+    client.head_only().await;
     drop(server);
     client.die().await;
     node.reaches(|figures| figures.not_stored == 1).await;

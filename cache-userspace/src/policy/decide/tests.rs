@@ -276,11 +276,38 @@ fn requests_with_cookies_want_permission_in_safe() {
 }
 
 #[test]
-fn only_get_and_head_are_answered_from_a_stored_get_rfc9111_4() {
+fn only_methods_that_read_are_answered_from_what_is_stored_under_their_key_rfc9111_4() {
     let variants = [stored(&[], &[("cache-control", "max-age=60")], STORED_AT)];
     let fields = Fields::default();
-    for (method, expected) in [("HEAD", reuse(0, 0)), ("POST", Decision::Forward(Miss::Request))] {
+    for (method, expected) in [
+        ("HEAD", reuse(0, 0)),
+        ("QUERY", reuse(0, 0)),
+        ("OPTIONS", Decision::Forward(Miss::Request)),
+        ("POST", Decision::Forward(Miss::Request)),
+    ] {
         let request = RequestView { method: method.as_bytes(), target: b"/", fields: &fields };
         assert_eq!(decide(&request, candidates(&variants), &rules(Profile::Safe), STORED_AT), expected);
+    }
+}
+
+#[test]
+fn a_response_answers_only_the_queries_that_its_rule_allows_no_vary_search() {
+    let fields = Fields::from_pairs([("no-vary-search", "params=(\"u\")")]);
+    let of = |target: &[u8]| {
+        let search = crate::policy::Search::of(&fields, target).map(Box::new);
+        Stored { search, ..stored(&[], &[("cache-control", "max-age=60")], STORED_AT) }
+    };
+    let variants = [of(b"/?a=1&u=1"), of(b"/?a=2"), of(b"/?a=3")];
+    let own = Fields::default();
+    for (target, expected) in [
+        ("/?a=1&u=1", reuse(0, 0)),
+        ("/?u=2&a=1", reuse(0, 0)),
+        ("/?a=2&u=2", reuse(1, 0)),
+        ("/?a=4", Decision::Forward(Miss::Uri)),
+        ("/", Decision::Forward(Miss::Uri)),
+    ] {
+        let request = RequestView { method: b"GET", target: target.as_bytes(), fields: &own };
+        let decision = decide(&request, candidates(&variants), &rules(Profile::Safe), STORED_AT);
+        assert_eq!(decision, expected, "{target}");
     }
 }

@@ -258,3 +258,33 @@ fn a_content_that_only_the_close_ends_is_not_trusted_in_safe() {
     assert_eq!(judge(Profile::Safe), Some(Reason::DelimitedByClose));
     assert_eq!(judge(Profile::Rfc9111), None);
 }
+
+#[test]
+fn the_groups_of_a_response_are_kept_or_it_is_not_stored_rfc9875_2() {
+    let of = |groups: &str| {
+        judge(Profile::Safe, &[], 200, &[("cache-control", "max-age=60"), ("cache-groups", groups)])
+            .map(|stored| stored.groups.iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    let many: Vec<String> = (0..65).map(|n| format!("\"{n}\"")).collect();
+    assert_eq!(of("\"b\", \"a\", \"b\"").unwrap(), ["a", "b"]);
+    assert_eq!(of("a").unwrap(), [""; 0], "no List of Strings");
+    assert_eq!(of(&many.join(", ")).err(), Some(Reason::Groups));
+}
+
+#[test]
+fn answers_to_query_are_stored_for_their_own_target_only_rfc10008_2_7() {
+    let own =
+        Fields::from_pairs([("host", "a"), ("content-type", "application/sql"), ("content-length", "9")]);
+    let fields = Fields::from_pairs([("cache-control", "max-age=60"), ("no-vary-search", "params")]);
+    let response = ResponseView { status: 200, fields: &fields, delimited_by_close: false };
+    for (method, pairs, expected) in [
+        ("GET", &Fields::from_pairs([("host", "a")]), Ok(true)),
+        ("QUERY", &own, Ok(false)),
+        ("POST", &own, Err(Reason::Method)),
+        ("GET", &own, Err(Reason::Content)),
+    ] {
+        let request = RequestView { method: method.as_bytes(), target: b"/?a", fields: pairs };
+        let stored = store(&request, &response, &Rules::default(), RECEIVED, RECEIVED);
+        assert_eq!(stored.map(|stored| stored.search.is_some()), expected, "{method}");
+    }
+}

@@ -10,7 +10,7 @@ fn a_freshened_response_shares_its_content_which_counts_once_rfc9111_4_3_4() {
     let old = insert(&store, "k", "1", &[7; 500_000]).unwrap();
     insert(&store, "k", "2", b"other").unwrap();
     let before = store.bytes();
-    let new = store.freshen(b"k", &old, stored("1"), HEAD).unwrap();
+    let new = store.freshen(b"k", b"k", &old, stored("1"), HEAD).unwrap();
     assert_eq!((new.body.concat(), new.body_bytes), (old.body.concat(), 500_000));
     assert_eq!(new.body[0].as_ptr(), old.body[0].as_ptr());
     assert_eq!(new.head, HEAD);
@@ -29,7 +29,7 @@ fn two_responses_never_have_one_selection() {
     let store = store_of(16 * MIB);
     let old = insert(&store, "k", "1", b"a").unwrap();
     insert(&store, "k", "2", b"b").unwrap();
-    store.freshen(b"k", &old, stored("2"), HEAD).unwrap();
+    store.freshen(b"k", b"k", &old, stored("2"), HEAD).unwrap();
     let found = live(&store, "k");
     assert_eq!((found.len(), found[0].body.concat()), (1, b"a".to_vec()));
 }
@@ -39,9 +39,9 @@ fn what_was_replaced_or_evicted_meanwhile_is_not_freshened() {
     let store = store_of(16 * MIB);
     let old = insert(&store, "k", "1", b"old").unwrap();
     insert(&store, "k", "1", b"new").unwrap();
-    assert_eq!(store.freshen(b"k", &old, stored("1"), HEAD).err(), Some(Reason::Superseded));
+    assert_eq!(store.freshen(b"k", b"k", &old, stored("1"), HEAD).err(), Some(Reason::Superseded));
     assert_eq!(live(&store, "k")[0].body.concat(), b"new");
-    assert_eq!(store.freshen(b"other", &old, stored("1"), HEAD).err(), Some(Reason::Superseded));
+    assert_eq!(store.freshen(b"other", b"other", &old, stored("1"), HEAD).err(), Some(Reason::Superseded));
     assert!(store.variants(b"other").is_none());
 }
 
@@ -50,14 +50,14 @@ fn a_validation_revives_nothing_that_was_purged_before_or_after_it_began() {
     let store = store_of(16 * MIB);
     let old = insert(&store, "k", "1", b"old").unwrap();
     store.invalidate(b"k");
-    assert_eq!(store.freshen(b"k", &old, stored("1"), HEAD).err(), Some(Reason::Purged));
+    assert_eq!(store.freshen(b"k", b"k", &old, stored("1"), HEAD).err(), Some(Reason::Purged));
     let old = insert(&store, "k", "1", b"old").unwrap();
-    let new = store.freshen(b"k", &old, stored("1"), HEAD).unwrap();
+    let new = store.freshen(b"k", b"k", &old, stored("1"), HEAD).unwrap();
     store.invalidate(b"k");
     assert!(!store.alive(&new));
     let old = insert(&store, "k", "1", b"old").unwrap();
     store.clear();
-    assert_eq!(store.freshen(b"k", &old, stored("1"), HEAD).err(), Some(Reason::Purged));
+    assert_eq!(store.freshen(b"k", b"k", &old, stored("1"), HEAD).err(), Some(Reason::Purged));
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn freshening_racing_inserts_purges_and_evictions_leaves_one_live_response_at_mo
         thread::scope(|scope| {
             let freshened = scope.spawn(|| {
                 barrier.wait();
-                store.freshen(key.as_bytes(), &old, stored("1"), HEAD)
+                store.freshen(key.as_bytes(), key.as_bytes(), &old, stored("1"), HEAD)
             });
             let inserted = scope.spawn(|| {
                 barrier.wait();

@@ -11,8 +11,8 @@ use sidestep::policy::groups::{GROUPS_MAX, groups, invalidated_groups};
 use sidestep::policy::no_vary_search::{SearchRule, path_and_query};
 use sidestep::policy::targeted::{Targeted, targeted};
 use sidestep::policy::{
-    Decision, Eligibility, Now, Profile, RequestView, ResponseView, Rules, date, decide, eligible,
-    is_not_modified, is_safe, store,
+    Candidate, Cause, Decision, Eligibility, Now, Profile, RequestView, ResponseView, Rules, StaleVerdict, date,
+    decide, eligible, freshen, is_not_modified, is_safe, named_targets, ranges, stale, store, validation_fields,
 };
 
 /// Every field that is read somewhere.
@@ -103,14 +103,31 @@ fuzz_target!(|input: Input| {
     }
     let received = Now { boot: Duration::from_secs(1000), wall: WALL };
     let Ok(stored) = store(&request, &response, &rules, received, received) else { return };
-    let control = CacheControl::of(&answered);
-    assert!(!CacheControl::of(&asked).no_store && !control.private);
+    // In rfc9111 a targeted field takes the place of Cache-Control (RFC 9213 §2.2).
+    let is_replaced = !input.is_safe && matches!(targeted(&answered), Targeted::Given(_));
+    assert!(!CacheControl::of(&asked).no_store && (is_replaced || !CacheControl::of(&answered).private));
     let stay = Duration::from_millis(input.stay_ms.into());
     let now = Now { boot: received.boot + stay, wall: WALL + i64::from(input.step_s) };
-    if let Decision::Reuse { age, .. } = decide(&request, std::iter::once(&stored), &rules, now) {
-        assert!(age >= stay && age < stored.lifetime && stay < rules.resident_max);
-        let _ = is_not_modified(&request, &stored, now.wall);
+    let candidate = Candidate { stored: &stored, content_bytes: u64::from(input.stay_ms) };
+    if let Decision::Reuse { age, revalidate, .. } =
+        decide(&request, std::iter::once(candidate), &rules, now)
+    {
+        assert!(age >= stay && stay < rules.resident_max && (revalidate || age < stored.lifetime));
+        assert!(!revalidate || !(stored.must_revalidate || stored.no_cache));
+        let _ = (is_not_modified(&request, &stored, now.wall), ranges(&request, &stored, candidate.content_bytes));
     }
+    for cause in [Cause::Disconnected, Cause::Error(503), Cause::Late] {
+        if let StaleVerdict::Reuse { age } = stale(&request, &stored, &rules, now, cause) {
+            assert!(age < stored.lifetime || !(stored.must_revalidate || stored.no_cache));
+        }
+    }
+    let one = || std::iter::once(&stored);
+    let _ = validation_fields(&request, one(), 0);
+    let confirmation = ResponseView { status: 304, ..response };
+    for (_, new) in freshen(&request, one(), &confirmation, &rules, received, now) {
+        assert!(new.refused.is_none() || new.lifetime.is_zero() && new.no_cache);
+    }
+    let _ = named_targets(&request, b"a", &response);
 });
 
 /// What holds for each field alone.

@@ -74,7 +74,8 @@ impl Arrival<'_> {
     /// Where they no longer allow storing, it is good for this one answer (`refused`).
     pub(super) fn update(&self, stored: &Stored, response: &ResponseView<'_>) -> Stored {
         let fields = updated(&stored.fields, &kept(response.fields, self.date.earliest, false));
-        match self.judge(stored.status, stored.part, &fields, Purpose::Update) {
+        let judged = self.judge(stored.status, stored.part, &fields, Purpose::Update);
+        match judged.and_then(|new| stored.selection.has_room_for(&new.selection).map(|()| new)) {
             // A new Vary adds to the fields that selected it; it never widens whom it is for.
             Ok(new) => Stored { selection: stored.selection.clone().and(new.selection), ..new },
             Err(reason) => Stored {
@@ -277,6 +278,18 @@ mod tests {
             let client = [("if-none-match", "\"x\"")];
             assert!(answered(Profile::Safe, &client, &[of(&[("etag", tag)])], answer).is_empty());
         }
+    }
+
+    #[test]
+    fn a_selection_does_not_grow_with_every_304() {
+        let mut old = of(&[TAG]);
+        for n in 0..64 {
+            let vary = format!("x{n}");
+            old = answered(Profile::Safe, &[], &[old], &[TAG, ("vary", &vary)])[0].1.clone();
+            assert_eq!((old.selection.names().count(), old.refused), (n + 1, None));
+        }
+        let updated = answered(Profile::Safe, &[], &[old], &[TAG, ("vary", "x64")]);
+        assert_eq!(updated[0].1.refused, Some(Reason::VaryStar));
     }
 
     #[test]

@@ -26,8 +26,17 @@ const NEVER_KEPT: [&str; 12] = [
 
 /// Fields that are meant for all recipients, whatever Connection says (RFC 9110 §7.6.1): without them the response
 /// would be kept for longer or given to others.
-const NEVER_NOMINATED: [&str; 6] =
-    ["cache-control", "expires", "vary", "etag", "last-modified", "content-encoding"];
+const NEVER_NOMINATED: [&str; 9] = [
+    "cache-control",
+    "sidestep-cache-control",
+    "cdn-cache-control",
+    "pragma",
+    "expires",
+    "vary",
+    "etag",
+    "last-modified",
+    "content-encoding",
+];
 
 /// Fields that an update leaves as they are (RFC 9111 §3.2).
 const NEVER_UPDATED: [&str; 2] = ["content-length", "content-range"];
@@ -136,14 +145,17 @@ mod tests {
     #[test]
     fn no_connection_option_takes_away_what_limits_reuse_rfc9110_7_6_1() {
         let fields = Fields::from_pairs([
-            ("connection", "cache-control, vary, x"),
+            ("connection", "cache-control, vary, x, cdn-cache-control, pragma"),
             ("cache-control", "no-store"),
+            ("cdn-cache-control", "no-cache"),
+            ("pragma", "no-cache"),
             ("vary", "*"),
             ("x", "1"),
             ("date", "d"),
         ]);
         let kept = kept(&fields, 0, false);
         assert!(kept.contains("cache-control") && kept.contains("vary") && !kept.contains("x"));
+        assert!(kept.contains("cdn-cache-control") && kept.contains("pragma"), "an update reads them again");
     }
 
     #[test]

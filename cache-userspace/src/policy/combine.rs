@@ -30,15 +30,17 @@ pub fn combined(old: &Stored, new: &Stored) -> Option<Stored> {
     }
     let span = joined(old_part.span(), new_part.span())?;
     let part = Part { first: span.first, last: span.last, complete: new_part.complete };
-    let is_whole = part.span().bytes() == part.complete;
     let is_of_part = |name: &[u8]| OF_A_PART.iter().any(|other| name.eq_ignore_ascii_case(other.as_bytes()));
     let fields = new.fields.iter().filter(|(name, _)| !is_of_part(name));
-    Some(Stored {
-        status: if is_whole { 200 } else { new.status },
-        fields: Fields::from_pairs(fields),
-        part: (!is_whole).then_some(part),
-        ..new.clone()
-    })
+    Some(Stored { fields: Fields::from_pairs(fields), part: Some(part), ..new.clone() }.completed())
+}
+
+impl Stored {
+    /// The same; as a 200 if it is a part that holds everything (RFC 9110 §15.3.7.3).
+    pub fn completed(self) -> Self {
+        let is_whole = self.part.is_some_and(|part| part.span().bytes() == part.complete);
+        if is_whole { Self { status: 200, part: None, ..self } } else { self }
+    }
 }
 
 #[cfg(test)]

@@ -27,8 +27,8 @@ const NEVER_KEPT: [&str; 12] = [
 ];
 
 /// Fields that are meant for all recipients, whatever Connection says (RFC 9110 §7.6.1): without them the response
-/// would be kept for longer or given to others.
-const NEVER_NOMINATED: [&str; 9] = [
+/// would be kept for longer, given to others, or read as something else.
+const NEVER_NOMINATED: [&str; 10] = [
     "cache-control",
     "sidestep-cache-control",
     "cdn-cache-control",
@@ -37,6 +37,7 @@ const NEVER_NOMINATED: [&str; 9] = [
     "vary",
     "etag",
     "last-modified",
+    "content-type",
     "content-encoding",
 ];
 
@@ -163,7 +164,8 @@ mod tests {
     #[test]
     fn no_connection_option_takes_away_what_limits_reuse_rfc9110_7_6_1() {
         let fields = Fields::from_pairs([
-            ("connection", "cache-control, vary, x, cdn-cache-control, pragma"),
+            ("connection", "cache-control, vary, x, cdn-cache-control, pragma, content-type"),
+            ("content-type", "a/b"),
             ("cache-control", "no-store"),
             ("cdn-cache-control", "no-cache"),
             ("pragma", "no-cache"),
@@ -174,6 +176,7 @@ mod tests {
         let kept = kept(&fields, 0, false);
         assert!(kept.contains("cache-control") && kept.contains("vary") && !kept.contains("x"));
         assert!(kept.contains("cdn-cache-control") && kept.contains("pragma"), "an update reads them again");
+        assert!(kept.contains("content-type"), "as whoever asked for it gets it");
     }
 
     #[test]

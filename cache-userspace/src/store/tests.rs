@@ -341,7 +341,7 @@ fn at_random(store: &Store, random: u64, kept: &mut Vec<Arc<Entry>>) {
                 Err(_) => return,
             };
             let _reader = recording.filled().reader();
-            if recording.append(&content).is_ok() && random % 2 == 0 {
+            if recording.append(&content).is_ok() && random.is_multiple_of(2) {
                 recording.hand_over().append(&content);
             }
         }

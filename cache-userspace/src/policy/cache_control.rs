@@ -138,6 +138,8 @@ impl CacheControl {
             self.proxy_revalidate = true;
         } else if is("must-understand") {
             self.must_understand = true;
+            // It lifts no-store (§5.2.2.3).
+            self.malformed |= argument != Argument::None;
         } else if is("immutable") {
             self.immutable |= argument == Argument::None;
         } else if is("max-age") {

@@ -5,6 +5,9 @@
 use super::{Part, Stored, range::joined};
 use crate::http1::Fields;
 
+/// Fields that say something of a part's content which is not true of both (RFC 9110 §8.6, RFC 9530 §2).
+const OF_A_PART: [&str; 3] = ["content-length", "content-digest", "content-md5"];
+
 /// What a stored part and a newer one are together: the newer one's metadata (§3.4) with the span of both.
 ///
 /// `None`: they share no strong validator, were selected by different requests, or leave a gap.
@@ -18,26 +21,28 @@ pub fn combined(old: &Stored, new: &Stored) -> Option<Stored> {
         }
         _ => false,
     };
-    if !is_same || !old.gives_way_to(new) || old_part.complete != new_part.complete {
+    if !is_same || old.refused.is_some() || !old.gives_way_to(new) || old_part.complete != new_part.complete {
         return None;
     }
     let span = joined(old_part.span(), new_part.span())?;
     let part = Part { first: span.first, last: span.last, complete: new_part.complete };
-    let is_whole = part.span().bytes() == part.complete;
-    // The length of a part is not that of both.
-    let fields = new.fields.iter().filter(|(name, _)| !name.eq_ignore_ascii_case(b"content-length"));
-    Some(Stored {
-        status: if is_whole { 200 } else { new.status },
-        fields: Fields::from_pairs(fields),
-        part: (!is_whole).then_some(part),
-        ..new.clone()
-    })
+    let is_of_part = |name: &[u8]| OF_A_PART.iter().any(|other| name.eq_ignore_ascii_case(other.as_bytes()));
+    let fields = new.fields.iter().filter(|(name, _)| !is_of_part(name));
+    Some(Stored { fields: Fields::from_pairs(fields), part: Some(part), ..new.clone() }.completed())
+}
+
+impl Stored {
+    /// The same; as a 200 if it is a part that holds everything (RFC 9110 §15.3.7.3).
+    pub fn completed(self) -> Self {
+        let is_whole = self.part.is_some_and(|part| part.span().bytes() == part.complete);
+        if is_whole { Self { status: 200, part: None, ..self } } else { self }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::{Now, RequestView, ResponseView, Rules, store};
+    use crate::policy::{Now, Reason, RequestView, ResponseView, Rules, store};
 
     const NOW: Now = Now { boot: std::time::Duration::from_secs(1000), wall: 784_111_777 };
 
@@ -72,5 +77,23 @@ mod tests {
         assert_eq!(join(part("5-9/10", modified, "x")), None, "another kind of validator");
         let (one, other) = (part("5-9/10", modified, "x"), part("0-5/10", modified, "x"));
         assert_eq!(combined(&one, &other).map(|both| both.part), Some(None));
+        let refused = Stored { refused: Some(Reason::ResponseNoStore), ..first.clone() };
+        assert!(combined(&refused, &part("5-9/10", etag("\"a\""), "x")).is_none(), "it must not stay");
+    }
+
+    #[test]
+    fn what_is_said_of_a_part_s_content_is_not_said_of_both_rfc9530_2() {
+        let of_content = |stored: &Stored| {
+            ["content-length", "content-digest", "content-md5"].map(|name| stored.fields.contains(name))
+        };
+        let with = |stored: Stored| {
+            let own =
+                [("Content-Length", "5"), ("Content-Digest", "sha-256=:AA==:"), ("content-MD5", "AA==")];
+            let own = own.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+            Stored { fields: Fields::from_pairs(stored.fields.iter().chain(own)), ..stored.clone() }
+        };
+        let [one, other] = ["0-4/10", "5-9/10"].map(|range| with(part(range, ("etag", "\"a\""), "x")));
+        assert_eq!(of_content(&one), [true; 3]);
+        assert_eq!(combined(&one, &other).map(|both| of_content(&both)), Some([false; 3]));
     }
 }

@@ -39,6 +39,8 @@ pub(super) struct Control {
     pub(super) malformed: bool,
     /// The explicit freshness lifetime, if there is one (§4.2.1).
     pub(super) explicit: Option<Duration>,
+    /// Whether it says how long it is fresh, also where that does not count because not all agree.
+    pub(super) has_lifetime: bool,
     /// Whether it says anything about when to reuse it.
     pub(super) is_explicit: bool,
     /// `stale-while-revalidate` (RFC 5861 §3); zero where the number cannot be read.
@@ -88,6 +90,7 @@ impl Control {
             is_for_everybody,
             malformed: directives.malformed,
             explicit,
+            has_lifetime: explicit.is_some(),
             is_explicit: explicit.is_some() || must_revalidate || directives.no_cache || directives.public,
             stale_while_revalidate: window(directives.stale_while_revalidate),
             stale_if_error: window(directives.stale_if_error),
@@ -113,6 +116,7 @@ impl Control {
             is_for_everybody: self.is_for_everybody && other.is_for_everybody,
             malformed: self.malformed || other.malformed,
             explicit: shorter(self.explicit, other.explicit),
+            has_lifetime: self.has_lifetime || other.has_lifetime,
             is_explicit: self.is_explicit && other.is_explicit,
             stale_while_revalidate: window(self.stale_while_revalidate, other.stale_while_revalidate),
             stale_if_error: window(self.stale_if_error, other.stale_if_error),

@@ -11,7 +11,7 @@ use super::{
     eligible,
     entity_tag::{entity_tag, is_weak, only, opaque},
     freshness::is_strong,
-    kept::{is_of_other_content, kept, updated},
+    kept::{bounded, is_of_other_content, kept, updated},
     storing::{Arrival, Purpose, is_authorized},
     validate::is_selected_by,
 };
@@ -74,7 +74,9 @@ impl Arrival<'_> {
     /// Where they no longer allow storing, it is good for this one answer (`refused`).
     pub(super) fn update(&self, stored: &Stored, response: &ResponseView<'_>) -> Stored {
         let fields = updated(&stored.fields, &kept(response.fields, self.date.earliest, false));
-        match self.judge(stored.status, stored.part, &fields, Purpose::Update) {
+        let judged =
+            bounded(&fields).and_then(|()| self.judge(stored.status, stored.part, &fields, Purpose::Update));
+        match judged.and_then(|new| stored.selection.has_room_for(&new.selection).map(|()| new)) {
             // A new Vary adds to the fields that selected it; it never widens whom it is for.
             Ok(new) => Stored {
                 selection: stored.selection.clone().and(new.selection),
@@ -282,6 +284,32 @@ mod tests {
             let client = [("if-none-match", "\"x\"")];
             assert!(answered(Profile::Safe, &client, &[of(&[("etag", tag)])], answer).is_empty());
         }
+    }
+
+    #[test]
+    fn a_stored_head_does_not_grow_with_every_304() {
+        let long = "x".repeat(40_000);
+        for (value, times) in [("1", 600), (long.as_str(), 5)] {
+            let mut old = of(&[TAG]);
+            let refused = (0..times).find_map(|n| {
+                let name = format!("x{n}");
+                old = answered(Profile::Safe, &[], &[old.clone()], &[TAG, (&name, value)])[0].1.clone();
+                old.refused
+            });
+            assert_eq!(refused, Some(Reason::TooLarge), "{times} fields of {} bytes", value.len());
+        }
+    }
+
+    #[test]
+    fn a_selection_does_not_grow_with_every_304() {
+        let mut old = of(&[TAG]);
+        for n in 0..64 {
+            let vary = format!("x{n}");
+            old = answered(Profile::Safe, &[], &[old], &[TAG, ("vary", &vary)])[0].1.clone();
+            assert_eq!((old.selection.names().count(), old.refused), (n + 1, None));
+        }
+        let updated = answered(Profile::Safe, &[], &[old], &[TAG, ("vary", "x64")]);
+        assert_eq!(updated[0].1.refused, Some(Reason::VaryStar));
     }
 
     #[test]

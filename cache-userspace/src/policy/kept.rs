@@ -2,10 +2,12 @@
 //!
 //! Whether the response is stored at all is left to `storing`.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
-use super::date;
-use crate::http1::Fields;
+use super::{Reason, date};
+use crate::http1::{Fields, head::FIELD_LINES_MAX};
 
 /// Fields that are never stored: hop-by-hop (RFC 9110 §7.6.1), for a proxy (RFC 9111 §3.1), and Age, which
 /// each answer gets anew.
@@ -25,9 +27,20 @@ const NEVER_KEPT: [&str; 12] = [
 ];
 
 /// Fields that are meant for all recipients, whatever Connection says (RFC 9110 §7.6.1): without them the response
-/// would be kept for longer or given to others.
-const NEVER_NOMINATED: [&str; 7] =
-    ["cache-control", "expires", "vary", "etag", "last-modified", "content-encoding", "cache-groups"];
+/// would be kept for longer, given to others, or read as something else.
+const NEVER_NOMINATED: [&str; 11] = [
+    "cache-control",
+    "sidestep-cache-control",
+    "cdn-cache-control",
+    "pragma",
+    "expires",
+    "vary",
+    "etag",
+    "last-modified",
+    "content-type",
+    "content-encoding",
+    "cache-groups",
+];
 
 /// Fields that an update leaves as they are (RFC 9111 §3.2).
 const NEVER_UPDATED: [&str; 2] = ["content-length", "content-range"];
@@ -36,11 +49,20 @@ const NEVER_UPDATED: [&str; 2] = ["content-length", "content-range"];
 const OF_THE_CONTENT: [&str; 5] =
     ["content-encoding", "content-md5", "content-digest", "repr-digest", "digest"];
 
+/// Field lines of a response that was updated: those of the head that came first and of an update with other names.
+const UPDATED_LINES_MAX: usize = 2 * FIELD_LINES_MAX;
+
+/// Bytes of their names and values.
+const UPDATED_BYTES_MAX: usize = 128 << 10;
+
 /// Copies what is kept into one allocation of exactly its size; `date` (unix seconds) becomes the Date of a response
 /// without one (RFC 9110 §6.6.1). Of a part, Content-Range is left out: each answer gets its own.
 pub(super) fn kept(fields: &Fields, date: i64, is_part: bool) -> Fields {
+    // Collected once: a head has room for 30 000 options, and each field is compared with them.
+    let options: BTreeSet<Vec<u8>> = fields.tokens("connection").map(<[u8]>::to_ascii_lowercase).collect();
     let nominated = |name: &[u8]| {
-        fields.tokens("connection").any(|option| option.eq_ignore_ascii_case(name))
+        !options.is_empty()
+            && options.contains(&name.to_ascii_lowercase())
             && !is_one_of(name, &NEVER_NOMINATED)
     };
     let is_kept = |name: &[u8]| {
@@ -76,6 +98,13 @@ pub(super) fn updated(stored: &Fields, updates: &Fields) -> Fields {
     let old = stored.iter().filter(|(name, _)| !is_replaced(name));
     let new = updates.iter().filter(|(name, _)| !is_one_of(name, &NEVER_UPDATED));
     Fields::from_pairs(old.chain(new))
+}
+
+/// Refuses (`too-large`) fields to which updates added more than they may: no series of them makes a head grow for ever.
+pub(super) fn bounded(updated: &Fields) -> Result<(), Reason> {
+    let bytes: usize = updated.iter().map(|(name, value)| name.len() + value.len()).sum();
+    let is_bounded = updated.len() <= UPDATED_LINES_MAX && bytes <= UPDATED_BYTES_MAX;
+    if is_bounded { Ok(()) } else { Err(Reason::TooLarge) }
 }
 
 /// Whether the fields that arrive are about other bytes than those that are stored.
@@ -136,14 +165,19 @@ mod tests {
     #[test]
     fn no_connection_option_takes_away_what_limits_reuse_rfc9110_7_6_1() {
         let fields = Fields::from_pairs([
-            ("connection", "cache-control, vary, x"),
+            ("connection", "cache-control, vary, x, cdn-cache-control, pragma, content-type"),
+            ("content-type", "a/b"),
             ("cache-control", "no-store"),
+            ("cdn-cache-control", "no-cache"),
+            ("pragma", "no-cache"),
             ("vary", "*"),
             ("x", "1"),
             ("date", "d"),
         ]);
         let kept = kept(&fields, 0, false);
         assert!(kept.contains("cache-control") && kept.contains("vary") && !kept.contains("x"));
+        assert!(kept.contains("cdn-cache-control") && kept.contains("pragma"), "an update reads them again");
+        assert!(kept.contains("content-type"), "as whoever asked for it gets it");
     }
 
     #[test]

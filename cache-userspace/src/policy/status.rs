@@ -2,9 +2,9 @@
 
 /// Status codes whose responses are never stored, whatever they say.
 ///
-/// 206 and 304 describe another response; 412 and 416 answer a precondition or a range, 407, 408 and 421 a connection;
+/// 206 and 304 describe another response; 226 is a difference to one that its client named (RFC 3229); 412 and 416 answer a precondition or a range, 407, 408 and 421 a connection;
 /// 428, 429, 431 and 511 MUST NOT be stored (RFC 6585 §3–§6).
-const NEVER: [u16; 11] = [206, 304, 407, 408, 412, 416, 421, 428, 429, 431, 511];
+const NEVER: [u16; 12] = [206, 226, 304, 407, 408, 412, 416, 421, 428, 429, 431, 511];
 
 /// Whether a whole response with this status may be stored: a final one (RFC 9111 §3), and none of the exceptions.
 pub(super) fn is_storable(status: u16) -> bool {
@@ -54,7 +54,7 @@ mod tests {
         for status in [200, 203, 204, 299, 303, 400, 401, 404, 499, 500, 503, 599] {
             assert!(is_storable(status), "{status}");
         }
-        for status in [0, 100, 103, 199, 206, 304, 407, 412, 416, 428, 429, 431, 511, 600, 999] {
+        for status in [0, 100, 103, 199, 206, 226, 304, 407, 412, 416, 428, 429, 431, 511, 600, 999] {
             assert!(!is_storable(status), "{status}");
         }
     }

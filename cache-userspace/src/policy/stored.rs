@@ -99,6 +99,15 @@ impl Stored {
         fresh.min(rules.resident_max.saturating_sub(self.resident(now)))
     }
 
+    /// Whether it began to arrive after `other`, whose content only took longer: that is older news. A part does not
+    /// keep out the whole that it is of.
+    pub fn supersedes(&self, other: &Self) -> bool {
+        let is_part_of_it = self.part.is_some()
+            && self.entity_tag() == other.entity_tag()
+            && self.last_modified == other.last_modified;
+        self.received > other.received && other.gives_way_to(self) && !is_part_of_it
+    }
+
     /// Its one entity tag, `W/` included (RFC 9110 §8.8.3).
     pub fn entity_tag(&self) -> Option<&[u8]> {
         entity_tag(&self.fields)

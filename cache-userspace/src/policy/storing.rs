@@ -107,7 +107,8 @@ impl<'a> Arrival<'a> {
         let groups = groups(fields).ok_or(Reason::Groups)?;
         let last_modified = freshness::last_modified(fields, self.received_at.wall);
         let guess = || self.guess(status, &control, last_modified);
-        let lifetime = control.explicit.or_else(|| self.negative(status)).or_else(guess);
+        let negative = || self.negative(status).filter(|_| !control.has_lifetime);
+        let lifetime = control.explicit.or_else(negative).or_else(guess);
         if purpose == Purpose::New {
             let has_validator = last_modified.is_some() || entity_tag(fields).is_some();
             self.useful(status, &control, lifetime, has_validator)?;

@@ -49,6 +49,8 @@ fn read(directives: &Dictionary) -> CacheControl {
         must_revalidate: is_true(directives, "must-revalidate"),
         proxy_revalidate: forbids("must-revalidate") || forbids("proxy-revalidate"),
         must_understand: forbids("must-understand"),
+        // It lifts no-store (RFC 9111 §5.2.2.3), and forbids what is not understood: with another value it is neither.
+        malformed: forbids("must-understand") && !is_true(directives, "must-understand"),
         immutable: is_true(directives, "immutable"),
         max_age: seconds(directives, "max-age"),
         s_maxage: seconds(directives, "s-maxage"),

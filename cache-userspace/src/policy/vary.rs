@@ -4,8 +4,13 @@
 //! Values are compared as sent, lines of one name joined; no field's own syntax is normalised, so that two requests
 //! never match by our guess.
 
+use std::collections::BTreeSet;
+
 use super::{Profile, Reason};
 use crate::http1::{Fields, scan::is_token};
+
+/// Field names that one response may nominate: a look-up compares each with every variant. More are as good as `*`.
+const NOMINATED_MAX: usize = 64;
 
 /// The request fields that a response nominated, with the values of the request it answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,7 +29,7 @@ struct Nominated {
 impl Selection {
     /// Reads all lines of the response's `Vary` and keeps the nominated fields of `request`.
     ///
-    /// Refuses `*` in any member, a member that is no field name and, in `safe`, Cookie and Authorization. In `safe`,
+    /// Refuses `*` in any member, more than [`NOMINATED_MAX`] names, a member that is no field name and, in `safe`, Cookie and Authorization. In `safe`,
     /// encoded content varies by Accept-Encoding even if the origin server forgets to say so (nginx does by default):
     /// a client that did not ask for it could not read it.
     pub fn of(response: &Fields, request: &Fields, profile: Profile) -> Result<Self, Reason> {
@@ -45,6 +50,9 @@ impl Selection {
         }
         names.sort_unstable();
         names.dedup();
+        if names.len() > NOMINATED_MAX {
+            return Err(Reason::VaryStar);
+        }
         if profile == Profile::Safe && names.iter().any(|n| n == "cookie" || n == "authorization") {
             return Err(Reason::VaryCookie);
         }
@@ -77,6 +85,13 @@ impl Selection {
         nominated.extend(new);
         nominated.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         Self { nominated: nominated.into_boxed_slice() }
+    }
+
+    /// Refuses (`vary-star`) if both together nominate more than [`NOMINATED_MAX`] names, so that no series of updates
+    /// makes a selection grow for ever.
+    pub(super) fn has_room_for(&self, other: &Self) -> Result<(), Reason> {
+        let both = self.names().chain(other.names()).collect::<BTreeSet<_>>();
+        if both.len() > NOMINATED_MAX { Err(Reason::VaryStar) } else { Ok(()) }
     }
 
     /// The names that were nominated, lower-cased and sorted.
@@ -171,6 +186,16 @@ mod tests {
             assert_eq!(selection(vary, &[]), Err(Reason::VaryStar), "{vary:?}");
         }
         assert_eq!(selection(&["a b"], &[]), Err(Reason::Malformed));
+    }
+
+    #[test]
+    fn more_names_than_are_compared_are_as_good_as_a_star() {
+        let names = |count| (0..count).map(|n| format!("x{n}")).collect::<Vec<_>>().join(",");
+        assert!(selection(&[&names(64)], &[]).is_ok());
+        assert_eq!(selection(&[&names(65)], &[]), Err(Reason::VaryStar));
+        let many = selection(&[&names(64)], &[]).unwrap();
+        assert_eq!(many.has_room_for(&selection(&["X0, x63"], &[]).unwrap()), Ok(()));
+        assert_eq!(many.has_room_for(&selection(&["x64"], &[]).unwrap()), Err(Reason::VaryStar));
     }
 
     #[test]

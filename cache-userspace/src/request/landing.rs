@@ -305,9 +305,11 @@ impl Pump {
         let counters = &self.path.counters;
         let finished = match std::mem::replace(&mut self.sink, Sink::Closed) {
             Sink::Store(recording) => {
-                let reason_phrase = self.shared.head.reason.clone();
+                let head = &self.shared.head;
+                // A 206 may have become the whole.
+                let reason = |status| if status == head.status { &head.reason[..] } else { b"OK" };
                 recording
-                    .finish(|stored, bytes| stored_head(stored, &reason_phrase, bytes))
+                    .finish(|stored, bytes| stored_head(stored, reason(stored.status), bytes))
                     .map(|_| counters.stored.incr())
             }
             Sink::Readers(readers) => readers.finish(),

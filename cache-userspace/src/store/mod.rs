@@ -198,8 +198,8 @@ impl Store {
     /// Stores a response in its place, instead of the one with the same selection.
     ///
     /// `head` is the caller's prebuilt head (copied). Refuses with `purged` if the resource was invalidated since the
-    /// forward began, with `store-full`, or with `incomplete` if the content is shorter than expected. Who reads the
-    /// fill along gets all of it unless it is `incomplete`.
+    /// forward began, with `store-full`, with `incomplete` if the content is shorter than expected, or with `superseded`
+    /// if what is stored began to arrive later. Who reads the fill along gets all of it unless it is `incomplete`.
     pub fn insert(
         &self,
         place: &Place,
@@ -391,7 +391,8 @@ impl Store {
 
     /// Reads, extends and writes the variants of a key.
     ///
-    /// Refuses with `superseded` if the entry is to come in the place of one that is no longer there.
+    /// Refuses with `superseded` if the entry is to come in the place of one that is no longer there, or if what is
+    /// there began to arrive later.
     fn put(&self, key: &[u8], entry: &Arc<Entry>, instead_of: Option<&Arc<Entry>>) -> Result<(), Reason> {
         let shared = &self.shared;
         let changed = shared.table.change(key, entry.identity.owner, |old| {
@@ -401,6 +402,9 @@ impl Store {
                 old.remove(at);
             }
             let kept = old.into_iter().filter(|old| self.alive(old));
+            if instead_of.is_none() && kept.clone().any(|old| old.stored.supersedes(&entry.stored)) {
+                return Err(Reason::Superseded);
+            }
             Ok(Variants::with(kept, entry, shared.limits.variants_max, self.room_bytes_max()))
         })?;
         match changed {

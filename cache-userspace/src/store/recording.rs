@@ -71,7 +71,7 @@ impl Recording {
     /// the part that is stored already, where both are of one representation (RFC 9111 §3.4).
     ///
     /// # Errors
-    /// `purged`, `incomplete`, `store-full`; `superseded` where the whole is stored already.
+    /// `purged`, `incomplete`, `store-full`; `superseded` where the whole is stored already, or something newer.
     pub fn finish(self, head: impl FnOnce(&Stored, u64) -> Bytes) -> Result<Arc<Entry>, Reason> {
         let Self { store, fill, stored, place } = self;
         let Some(part) = stored.part else {
@@ -82,19 +82,27 @@ impl Recording {
         if body.bytes() != part.span().bytes() {
             return Err(Reason::Incomplete);
         }
+        let mut together = stored.completed();
+        if together.part.is_none() {
+            let head = head(&together, body.bytes());
+            return store.insert_segments(&place, together, head, body);
+        }
         let variants = store.variants(&place.key);
         let alive = || variants.iter().flat_map(|v| v.iter()).filter(|entry| store.alive(entry));
         let is_whole = |entry: &&Arc<Entry>| {
             entry.stored.part.is_none()
-                && entry.stored.gives_way_to(&stored)
-                && entry.stored.entity_tag() == stored.entity_tag()
+                && entry.stored.gives_way_to(&together)
+                && entry.stored.entity_tag() == together.entity_tag()
         };
         if alive().any(|entry| is_whole(&entry)) {
             return Err(Reason::Superseded);
         }
-        let mut together = stored;
+        let fits = |both: &Stored| {
+            let bytes = both.part.map_or(part.complete, |part| part.span().bytes());
+            bytes <= store.shared.limits.object_bytes_max
+        };
         if let Some((old, combined)) =
-            alive().find_map(|old| Some((old, policy::combined(&old.stored, &together)?)))
+            alive().find_map(|old| Some((old, policy::combined(&old.stored, &together).filter(fits)?)))
         {
             body = joined(old, body, part);
             together = combined;

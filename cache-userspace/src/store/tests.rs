@@ -282,6 +282,103 @@ fn the_budget_holds_under_threads_that_write_and_read_slowly() {
 }
 
 #[test]
+fn an_answer_that_took_long_does_not_replace_one_that_began_to_arrive_later() {
+    let store = store_of(8 * MIB);
+    let at = |seconds| Stored { received: Duration::from_secs(seconds), ..stored("1") };
+    let put = |store: &Store, at: Stored, content: &[u8]| {
+        store.insert(&place(store, "k"), at, Bytes::new(), filled(store, content)?)
+    };
+    put(&store, at(5), b"newer").unwrap();
+    assert_eq!(put(&store, at(4), b"older").err(), Some(Reason::Superseded));
+    assert_eq!(live(&store, "k")[0].body.concat(), b"newer");
+    put(&store, at(5), b"same").unwrap();
+    store.invalidate(b"k");
+    put(&store, at(4), b"alive").unwrap();
+    assert_eq!(live(&store, "k")[0].body.concat(), b"alive", "what is dead keeps nobody out");
+    // Parts of it that arrive while the whole does are the same representation.
+    let tag = Fields::from_pairs([("etag", "\"a\"")]);
+    let part = crate::policy::Part { first: 0, last: 3, complete: 9 };
+    put(&store, Stored { part: Some(part), fields: tag.clone(), ..at(6) }, b"part").unwrap();
+    put(&store, Stored { fields: tag, ..at(5) }, b"the whole").unwrap();
+}
+
+#[test]
+fn whatever_happens_in_any_order_leaves_no_byte_behind() {
+    let store = store_of(4 * MIB);
+    let barrier = Barrier::new(6);
+    thread::scope(|scope| {
+        for thread in 0..6_u64 {
+            let (store, barrier) = (&store, &barrier);
+            scope.spawn(move || {
+                barrier.wait();
+                let (mut random, mut kept) = (thread + 1, Vec::new());
+                for _ in 0..3000 {
+                    random = random
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1_442_695_040_888_963_407);
+                    at_random(store, random >> 20, &mut kept);
+                    assert!(store.bytes() <= store.bytes_max());
+                }
+            });
+        }
+    });
+    let ranked = store.ranking().weight_bytes();
+    assert!(ranked >= store.bytes(), "what is stored can be evicted: {ranked} of {}", store.bytes());
+    store.clear();
+    assert_eq!((store.bytes(), store.entries(), store.ranking().weight_bytes()), (0, 0, 0));
+}
+
+/// One of the things that may happen to a store; `kept` is what a slow client still reads.
+fn at_random(store: &Store, random: u64, kept: &mut Vec<Arc<Entry>>) {
+    let key = format!("k{}", random % 7);
+    let selected_by = (random / 7 % 3).to_string();
+    let content = vec![7; (random / 64 % 300_000) as usize];
+    match random / 1000 % 100 {
+        0 => store.clear(),
+        1..6 => store.invalidate(key.as_bytes()),
+        6..30 => {
+            for old in live(store, &key) {
+                let _ = store.freshen(
+                    key.as_bytes(),
+                    key.as_bytes(),
+                    &old,
+                    stored(&selected_by),
+                    Bytes::from(content.clone()),
+                );
+            }
+        }
+        30..50 => {
+            for old in live(store, &key) {
+                let mut body = old.part(random % 1000..random % 200_000);
+                if let Ok(fill) = filled(store, &content) {
+                    body.append(fill.finish().unwrap());
+                    body.append(old.part(0..9));
+                }
+                let _ = store.insert_segments(&place(store, &key), stored(&selected_by), Bytes::new(), body);
+            }
+        }
+        50..60 => {
+            let mut recording = match Recording::begin(store, place(store, &key), stored(&selected_by), None)
+            {
+                Ok(recording) => recording,
+                Err(_) => return,
+            };
+            let _reader = recording.filled().reader();
+            if recording.append(&content).is_ok() && random.is_multiple_of(2) {
+                recording.hand_over().append(&content);
+            }
+        }
+        60..65 => kept.extend(live(store, &key)),
+        65..70 => kept.clear(),
+        _ => {
+            let place = Place { owner: random % 3, ..place(store, &key) };
+            let _ = filled(store, &content)
+                .and_then(|fill| store.insert(&place, stored(&selected_by), Bytes::new(), fill));
+        }
+    }
+}
+
+#[test]
 fn objects_beyond_their_limit_are_refused() {
     let store = store_of(8 * MIB);
     assert_eq!(store.fill(0, Some(MIB + 1)).err(), Some(Reason::TooLarge));

@@ -114,4 +114,26 @@ async fn a_range_that_is_not_stored_is_the_origins_and_is_kept_as_a_part() {
     assert_eq!(client.response("GET").await.text(), "56789");
     let whole = client.get("/a").await;
     assert!(whole.is_hit() && whole.status() == 200 && whole.text() == "0123456789", "{whole:?}");
+    assert!(whole.start.ends_with(" OK"));
+}
+
+#[tokio::test]
+async fn a_206_that_holds_everything_answers_others_as_a_200_rfc9110_15_3_7_3() {
+    let origin = Origin::new().await;
+    let node = Node::before(&origin);
+    let mut client = node.client().await;
+    client.send("GET /a HTTP/1.1\r\nHost: origin.test\r\nRange: bytes=0-\r\n\r\n").await;
+    let mut server = origin.connection().await;
+    server.request().await;
+    let fields =
+        "Cache-Control: max-age=60\r\nETag: \"a\"\r\nContent-Range: bytes 0-9/10\r\nContent-Length: 10\r\n";
+    server.send(format!("HTTP/1.1 206 Partial Content\r\n{fields}\r\n0123456789")).await;
+    assert_eq!(client.response("GET").await.status(), 206);
+
+    let whole = client.get("/a").await;
+    assert!(whole.is_hit() && whole.text() == "0123456789", "{whole:?}");
+    assert_eq!((whole.status(), whole.start.ends_with(" OK")), (200, true));
+    assert_eq!(whole.field("content-range"), None);
+    let part = ask(&mut client, "Range: bytes=1-2\r\n").await;
+    assert!(part.is_hit() && part.status() == 206 && part.text() == "12", "{part:?}");
 }

@@ -100,6 +100,14 @@ fn a_status_that_must_be_understood_is_or_is_not_stored_rfc9111_5_2_2_3() {
     assert_eq!(control(599, "max-age=60, must-understand"), Some(Reason::Status));
     assert_eq!(control(599, "max-age=60, must-understand, no-store"), Some(Reason::ResponseNoStore));
     assert_eq!(control(200, "max-age=60, must-understand, private"), Some(Reason::Private));
+    for unclear in ["max-age=9, must-understand=0, no-store", "max-age=9, must-understand;x, no-store"] {
+        assert!(control(200, unclear).is_some(), "{unclear}");
+    }
+    let targeted = |value| judge(Profile::Rfc9111, &[], 200, &[("cdn-cache-control", value)]).err();
+    assert_eq!(targeted("max-age=60, must-understand, no-store"), None);
+    for unclear in ["max-age=9, must-understand=?0, no-store", "max-age=9, no-store, must-understand=1"] {
+        assert!(targeted(unclear).is_some(), "{unclear}");
+    }
 }
 
 #[test]
@@ -145,6 +153,11 @@ fn errors_are_stored_as_long_as_policy_says() {
     assert_eq!(judge(429, &[]), Err(Reason::Status), "RFC 6585 §4");
     assert_eq!(judge(500, &[]), Err(Reason::NoFreshness));
     assert_eq!(judge(200, &[]), Err(Reason::NoFreshness));
+    for control in ["max-age=0", "max-age=1"] {
+        let judged = judge(404, &[("cdn-cache-control", control)]);
+        assert_eq!(judged, Err(Reason::NoFreshness), "it does say something: {control}");
+    }
+    assert_eq!(judge(404, &[("cdn-cache-control", "public")]), Ok(7));
 }
 
 #[test]

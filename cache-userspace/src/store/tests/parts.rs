@@ -1,7 +1,7 @@
 //! Contents put together from parts (RFC 9111 §3.4).
 
 use super::*;
-use crate::store::body::Body;
+use crate::{policy::Part, store::body::Body};
 
 fn content(length: usize) -> Vec<u8> {
     (0..length).map(|n| (n * 31 % 251) as u8).collect()
@@ -71,4 +71,35 @@ fn a_purge_of_one_source_concerns_the_whole() {
     let mut body = filled(&store, b"new").unwrap().finish().unwrap();
     body.append(first.part(0..3));
     assert_eq!(put(&store, begun, body).err(), Some(Reason::Purged));
+}
+
+/// Records a part of a representation of `complete` bytes that begins at `first`.
+fn record(store: &Store, first: u64, content: &[u8], complete: u64) -> Result<Arc<Entry>, Reason> {
+    let part = Part { first, last: first + content.len() as u64 - 1, complete };
+    let fields = Fields::from_pairs([("etag", "\"a\"")]);
+    let stored = Stored { status: 206, part: Some(part), fields, ..stored("1") };
+    let mut recording = Recording::begin(store, place(store, "k"), stored, None)?;
+    recording.append(content)?;
+    recording.finish(|stored, _| Bytes::from(stored.status.to_string()))
+}
+
+#[test]
+fn parts_are_not_joined_beyond_the_limit_of_an_object() {
+    let store = store_of(8 * MIB);
+    let (half, whole) = (MIB as usize / 2, content(2 * MIB as usize));
+    let one = record(&store, 0, &whole[..half], 2 * MIB).unwrap();
+    let two = record(&store, half as u64, &whole[half..2 * half], 2 * MIB).unwrap();
+    assert_eq!((one.body_bytes, two.body_bytes), (MIB / 2, MIB));
+    let next = record(&store, MIB, &whole[2 * half..3 * half], 2 * MIB).unwrap();
+    assert_eq!((next.body_bytes, next.stored.part.unwrap().first), (MIB / 2, MIB), "the newer one alone");
+    assert_eq!(live(&store, "k").len(), 1);
+}
+
+#[test]
+fn a_part_that_is_everything_is_the_whole_rfc9110_15_3_7_3() {
+    let store = store_of(8 * MIB);
+    let entry = record(&store, 0, b"0123456789", 10).unwrap();
+    assert_eq!((entry.stored.status, entry.stored.part, &entry.head[..]), (200, None, &b"200"[..]));
+    let part = record(&store, 0, b"01234", 10);
+    assert_eq!(part.err(), Some(Reason::Superseded));
 }

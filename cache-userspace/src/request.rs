@@ -206,7 +206,8 @@ impl Path {
                 Decision::Forward(miss) => (None, miss),
             };
             let ask = Ask::new(request, connection, rules, &key, &found, selected, miss);
-            match self.fetch(ask, body, (look < LOOKS_MAX).then_some(wait_until)).await? {
+            let fetched = self.fetch(ask, body, (look < LOOKS_MAX).then_some(wait_until)).await;
+            match fetched.inspect_err(|error| self.leave_alone(connection, error))? {
                 Fetched::Response(response) => return Ok(response),
                 Fetched::LookAgain(client) => body = client,
             }
@@ -234,7 +235,7 @@ impl Path {
                 // One word is enough where both would be the same.
                 let detail = (detail != fwd).then_some(detail);
                 let status = CacheStatus { fwd, detail, ..CacheStatus::default() };
-                Ok(Response::Forwarded(Box::new(Forwarded { head: *head, exchange, status, turn: None })))
+                Ok(Response::Forwarded(Box::new(Forwarded { head: *head, exchange, status })))
             }
         }
     }

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::forward::{Exchange, RequestBody, Turn};
+use crate::forward::{Exchange, RequestBody};
 use crate::http1::{Framing, RequestHead, ResponseHead, Version, encode};
 use crate::policy::range::Plan;
 use crate::policy::{self, Cause, Miss, Now, RequestView, Stored, is_kept_in_not_modified};
@@ -115,8 +115,6 @@ pub struct Forwarded<'a> {
     pub exchange: Exchange<'a>,
     /// Why it was forwarded.
     pub status: CacheStatus,
-    /// The origin is busy with it until it is complete.
-    pub turn: Option<Turn>,
 }
 
 /// The few answers that we give ourselves.
@@ -346,6 +344,12 @@ pub fn shared_head(
             encode::status_line(out, shared.stored.status, &shared.head.reason);
             for (name, value) in shared.stored.fields.iter() {
                 encode::field(out, name, value);
+            }
+            if let Framing::Length(bytes) = framing
+                && !shared.stored.fields.contains("content-length")
+            {
+                // Writing into memory does not fail.
+                let _ = write!(out, "Content-Length: {bytes}\r\n");
             }
             let _ = write!(out, "Age: {}\r\n", age.as_secs());
             if framing == Framing::Chunked {

@@ -8,6 +8,7 @@
 
 mod bounds;
 mod collapse;
+mod followers;
 mod full_duplex;
 mod garbage;
 mod login;

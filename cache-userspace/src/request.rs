@@ -199,7 +199,7 @@ impl Path {
                         return Ok(Response::stored(&view, entry, age, now, reused));
                     }
                     // Purged meanwhile.
-                    None => (None, Miss::Stale),
+                    None => continue,
                 },
                 Decision::Unsatisfiable => return Ok(Response::Own(Own::GatewayTimeout("only-if-cached"))),
                 Decision::Validate { index, miss } => (Some(index), miss),
@@ -359,6 +359,12 @@ fn authority(request: &RequestHead) -> &[u8] {
 fn purpose(request: &RequestHead) -> Purpose {
     match &request.method[..] {
         _ if request.framing != Framing::Empty => Purpose::Write,
+        // A 304 to a validation changes what is stored: it must be no other's content.
+        b"HEAD"
+            if request.fields.contains("if-none-match") || request.fields.contains("if-modified-since") =>
+        {
+            Purpose::Read
+        }
         b"HEAD" => Purpose::Head,
         b"GET" | b"OPTIONS" | b"TRACE" => Purpose::Read,
         _ => Purpose::Write,

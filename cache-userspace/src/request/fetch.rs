@@ -114,6 +114,7 @@ impl Path {
         };
         let Ok(landing) = landing else {
             self.counters.collapse_timeouts.incr();
+            drop(follower);
             return self.go(ask, None, body).await;
         };
         let now = clock::now();
@@ -132,7 +133,7 @@ impl Path {
                 let decision =
                     policy::decide(&view(&ask.request), std::iter::once(candidate(entry)), &ask.rules, now);
                 if let Decision::Reuse { age, revalidate: false, .. } = decision {
-                    let reused = Reused::Collapsed { miss: ask.miss };
+                    let reused = Reused::Collapsed { miss: ask.miss, status: 304 };
                     let entry = entry.clone();
                     return Ok(Fetched::Response(Response::stored(
                         &view(&ask.request),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::ask::About;
 use super::{Connection, Path};
@@ -21,6 +21,9 @@ use crate::store::{Entry, Filled, HandOver, Read, Reader, Recording};
 
 /// How long an origin may be silent before or within an answer that nobody waits for.
 pub(super) const SILENCE_MAX: Duration = Duration::from_secs(60);
+
+/// How long an answer that nobody waits for may take, however it trickles.
+const UNATTENDED_MAX: Duration = Duration::from_secs(300);
 
 /// What a forward request brought for those who joined it.
 pub enum Landing {
@@ -223,6 +226,7 @@ impl Pump {
     }
 
     async fn all(&mut self) -> Result<(), ForwardError> {
+        let mut wanted_at = Instant::now();
         loop {
             while let Some(data) = self.exchange()?.buffered()? {
                 self.path.counters.bytes_from_origin.add(data.len() as u64);
@@ -230,6 +234,11 @@ impl Pump {
             }
             if self.exchange()?.is_done() {
                 return Ok(());
+            }
+            if !self.is_in_vain() {
+                wanted_at = Instant::now();
+            } else if wanted_at.elapsed() >= UNATTENDED_MAX {
+                return Err(ForwardError::ClientGone);
             }
             match timeout(SILENCE_MAX, self.exchange()?.more()).await {
                 Ok(more) => more?,

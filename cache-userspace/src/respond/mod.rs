@@ -70,10 +70,12 @@ pub enum Reused {
         /// Why the origin was asked.
         miss: Miss,
     },
-    /// The origin confirmed it for another request.
+    /// The origin confirmed or made it for another request.
     Collapsed {
         /// Why the origin was asked.
         miss: Miss,
+        /// The status of its answer.
+        status: u16,
     },
     /// It is stale and stands in for an answer that did not come (RFC 9111 §4.2.4, RFC 5861 §4).
     StaleInstead {
@@ -236,8 +238,8 @@ impl Reused {
                 ..CacheStatus::default()
             },
             Self::Revalidated { miss: why } => CacheStatus { fwd_status: Some(304), ..miss(why) },
-            Self::Collapsed { miss: why } => {
-                CacheStatus { fwd_status: Some(304), collapsed: true, ..miss(why) }
+            Self::Collapsed { miss: why, status } => {
+                CacheStatus { fwd_status: Some(status), collapsed: true, ..miss(why) }
             }
             Self::StaleInstead { miss: why, cause } => {
                 let (fwd_status, detail) = match cause {
@@ -424,7 +426,7 @@ mod tests {
         CacheStatus { fwd: "bypass", detail: Some("off"), ..CacheStatus::default() }.append(&mut out);
         let failed = Reused::StaleInstead { miss: Miss::Stale, cause: Cause::Error(503) };
         failed.status(-7).append(&mut out);
-        Reused::Collapsed { miss: Miss::Stale }.status(9).append(&mut out);
+        Reused::Collapsed { miss: Miss::Stale, status: 304 }.status(9).append(&mut out);
         assert_eq!(
             out,
             "Cache-Status: sidestep; fwd=uri-miss; stored\r\n\

@@ -136,7 +136,7 @@ async fn read_along(
     let mut queue = WriteQueue::default();
     if let (true, Role::Follower(miss, age)) = (is_not_modified, role) {
         queue.push(not_modified_head(&answer.stored));
-        let reused = Reused::Collapsed { miss };
+        let reused = Reused::Collapsed { miss, status: answer.head.status };
         queue.push(reuse_fields(&answer.stored, age, reused, persistence).freeze());
         // It reads nothing: nobody is to wait for it.
         drop(follow);

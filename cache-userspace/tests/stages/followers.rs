@@ -235,3 +235,45 @@ async fn who_reads_along_is_told_the_length_whatever_connection_says() {
         assert_eq!((answer.field("content-length"), answer.text().as_str()), (Some("7"), "content"));
     }
 }
+
+#[tokio::test]
+async fn an_answer_for_nobody_that_trickles_is_given_up() {
+    let origin = Origin::new().await;
+    let node = Node::before(&origin);
+    let mut client = asking(&node, "/a").await;
+    let mut server = origin.connection().await;
+    server.request().await;
+    server.send(CHUNKED).await;
+    client.head_only().await;
+    client.die().await;
+    let clock = StillClock::begin();
+    let mut seconds = 0;
+    while node.figures().not_stored == 0 {
+        assert!(seconds < 1000, "{seconds} s for nobody");
+        server.send("1\r\nx\r\n").await;
+        clock.pass(Duration::from_secs(50)).await;
+        seconds += 50;
+    }
+    drop(clock);
+    assert!(server.is_at_end().await);
+}
+
+#[tokio::test]
+async fn who_has_it_already_is_told_what_the_origin_said_rfc9211_2_3() {
+    let origin = Origin::new().await;
+    let node = Node::before(&origin);
+    let mut client = asking(&node, "/a").await;
+    let mut server = origin.connection().await;
+    server.request().await;
+    server.send(ok("Cache-Control: max-age=60\r\nAge: 65\r\nETag: \"a\"\r\n", "old")).await;
+    client.response("GET").await;
+    let mut leader = asking(&node, "/a").await;
+    server.request().await;
+    let mut follower = node.client().await;
+    follower.send("GET /a HTTP/1.1\r\nHost: origin.test\r\nIf-None-Match: \"b\"\r\n\r\n").await;
+    settled().await;
+    server.send(ok("Cache-Control: max-age=60\r\nETag: \"b\"\r\n", "new")).await;
+    assert_eq!(leader.response("GET").await.text(), "new");
+    let answer = follower.response("GET").await;
+    assert_eq!((answer.status(), answer.cache_status()), (304, "fwd=stale; fwd-status=200; collapsed"));
+}

@@ -49,9 +49,13 @@ impl Path {
     ) -> Result<Fetched<'a>, ForwardError> {
         let until = wait_until.unwrap_or_else(Instant::now);
         let deadline = self.deadline(&ask);
-        // What can be given at a deadline costs nobody a wait in vain.
-        let may_wait = deadline.is_some() || !self.uncacheable.knows(&ask.key, clock::boot());
-        let follower = match self.part(&ask, may_wait && wait_until.is_some()) {
+        let joins = match deadline {
+            // Whatever becomes of it, nobody waits in vain.
+            Some(_) => Some(Duration::MAX),
+            None if self.uncacheable.knows(&ask.key, clock::boot()) => None,
+            None => Some(self.limits.collapse_timeout),
+        };
+        let follower = match self.part(&ask, joins.filter(|_| wait_until.is_some())) {
             Part::Alone => return self.go(ask, None, body).await,
             Part::Lead(lead) if deadline.is_none() => return self.go(ask, Some(lead), body).await,
             Part::Lead(lead) => {
@@ -69,17 +73,15 @@ impl Path {
 
     /// Validates a stored response that was given while stale (RFC 5861 §3), unless somebody does already.
     pub(super) fn validate_in_background(self: &Arc<Self>, ask: Ask) {
-        let may_wait = !self.uncacheable.knows(&ask.key, clock::boot());
-        if let Part::Lead(lead) = self.part(&ask, may_wait) {
+        let is_worth_it = !self.uncacheable.knows(&ask.key, clock::boot());
+        if let Part::Lead(lead) = self.part(&ask, is_worth_it.then_some(Duration::MAX)) {
             self.go_unattended(ask, lead);
         }
     }
 
-    /// Whether the request leads, follows or goes alone.
-    fn part(self: &Arc<Self>, ask: &Ask, may_wait: bool) -> Part<About, Landing> {
-        if !may_wait || !ask.may_share() {
-            return Part::Alone;
-        }
+    /// Whether the request leads, follows or goes alone; it follows what is under way for less than `joins`.
+    fn part(self: &Arc<Self>, ask: &Ask, joins: Option<Duration>) -> Part<About, Landing> {
+        let Some(age_max) = joins.filter(|_| ask.may_share()) else { return Part::Alone };
         self.flights.enter(
             &ask.key,
             || ask.about(),
@@ -89,11 +91,7 @@ impl Path {
                     && match landing {
                         Some(Landing::Recorded(shared)) => is_for(ask, shared),
                         Some(_) => true,
-                        // Nor what is under way for longer than anybody waits.
-                        None => {
-                            about.since.elapsed() < self.limits.collapse_timeout
-                                && ask.may_match(&about.fields)
-                        }
+                        None => about.since.elapsed() < age_max && ask.may_match(&about.fields),
                     }
             },
         )

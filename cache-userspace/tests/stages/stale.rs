@@ -229,3 +229,20 @@ async fn a_connection_with_a_login_stays_its_clients_also_after_an_error_that_wa
     server.send(ok("", "b")).await;
     assert_eq!(other.response("GET").await.text(), "b");
 }
+
+#[tokio::test]
+async fn a_silent_origin_is_replaced_for_as_long_as_it_is_silent_and_asked_once_a_minute() {
+    let origin = Origin::new().await;
+    let node = Node::impatient(StaleAfter::Fixed(Duration::from_millis(300)), allowing(), &origin);
+    let (node, mut client, mut server) = stored(node, &origin, "").await;
+    let clock = StillClock::begin();
+    for seen in 1..=11 {
+        client.send(get("/a")).await;
+        clock.pass(Duration::from_secs(5)).await;
+        assert_eq!(node.figures().stale, seen);
+        assert_eq!(client.response("GET").await.text(), "stored");
+    }
+    drop(clock);
+    server.request().await;
+    assert_eq!(node.figures().upstream_connections, 1);
+}

@@ -224,14 +224,15 @@ impl Path {
                         return Ok(Response::stored(&view, entry, age, now, reused));
                     }
                     // Purged meanwhile.
-                    None => (None, Miss::Stale),
+                    None => continue,
                 },
                 Decision::Unsatisfiable => return Ok(Response::Own(Own::GatewayTimeout("only-if-cached"))),
                 Decision::Validate { index, miss } => (Some(index), miss),
                 Decision::Forward(miss) => (None, miss),
             };
             let ask = Ask::new(request, &content, connection, rules, &found, selected, miss);
-            match self.fetch(ask, body, (look < LOOKS_MAX).then_some(wait_until)).await? {
+            let fetched = self.fetch(ask, body, (look < LOOKS_MAX).then_some(wait_until)).await;
+            match fetched.inspect_err(|error| self.leave_alone(connection, error))? {
                 Fetched::Response(response) => return Ok(response),
                 Fetched::LookAgain(client) => body = client,
             }
@@ -260,7 +261,7 @@ impl Path {
                 // One word is enough where both would be the same.
                 let detail = (detail != fwd).then_some(detail);
                 let status = CacheStatus { fwd, detail, ..CacheStatus::default() };
-                Ok(Response::Forwarded(Box::new(Forwarded { head: *head, exchange, status, turn: None })))
+                Ok(Response::Forwarded(Box::new(Forwarded { head: *head, exchange, status })))
             }
         }
     }
@@ -392,6 +393,12 @@ fn purpose(request: &RequestHead, content: &Content) -> Purpose {
         // RFC 10008 §2: safe and idempotent, and all of it is here.
         b"QUERY" if content.is_whole => Purpose::Read,
         _ if request.framing != Framing::Empty => Purpose::Write,
+        // A 304 to a validation changes what is stored: it must be no other's content.
+        b"HEAD"
+            if request.fields.contains("if-none-match") || request.fields.contains("if-modified-since") =>
+        {
+            Purpose::Read
+        }
         b"HEAD" => Purpose::Head,
         b"GET" | b"OPTIONS" | b"TRACE" => Purpose::Read,
         _ => Purpose::Write,

@@ -151,6 +151,11 @@ impl<'a> Exchange<'a> {
         self.trailers.as_ref().filter(|fields| !fields.is_empty())
     }
 
+    /// Whether there is no client who waits for the answer.
+    pub fn is_unattended(&self) -> bool {
+        self.upload.body.stream().is_none()
+    }
+
     /// Whether the client's request was read to its end.
     pub fn is_request_read(&self) -> bool {
         self.upload.body.is_done()

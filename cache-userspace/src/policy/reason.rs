@@ -87,6 +87,9 @@ reasons! {
          Last-Modified and, in safe, explicitly allow reuse."
     Expired "expired"
         "The response was stale when it arrived (RFC 9111 §4.2) and has nothing to validate it with."
+    ForOne "for-one"
+        "The response is stored, but each request must validate it for itself (RFC 9111 §5.2.2.4), so that nobody waits for \
+         another's answer."
     DelimitedByClose "delimited-by-close"
         "Only the end of the connection ended the content: cut short, it would look complete (RFC 9112 §6.3)."
     Connection "connection"

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use crate::http1::{Fields, RequestHead};
 use crate::policy::{self, Candidate, Miss, Rules};
 use crate::store::{Entry, Sequence, Store};
@@ -48,6 +50,8 @@ pub struct About {
     pub(super) fields: Fields,
     /// When it began, in the purge log.
     pub(super) begun: Sequence,
+    /// When it began.
+    pub(super) since: Instant,
 }
 
 /// A request that goes forward.
@@ -140,7 +144,7 @@ impl Ask {
 
     /// What others may know of it.
     pub(super) fn about(&self) -> About {
-        About { fields: self.request.fields.clone(), begun: self.begun }
+        About { fields: self.request.fields.clone(), begun: self.begun, since: Instant::now() }
     }
 
     /// Whether another request's answer can be expected to answer this one too: by what the stored variants vary on.

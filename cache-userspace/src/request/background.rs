@@ -19,16 +19,16 @@ impl Background {
         Self { places: Arc::new(Semaphore::new(tasks_max)), counters }
     }
 
-    /// Goes on with `work`, unless there is too much of it: then it is dropped, and counted.
-    pub fn run(&self, work: impl Future<Output = ()> + Send + 'static) {
-        match self.places.clone().try_acquire_owned() {
-            Ok(place) => {
-                tokio::spawn(async move {
-                    work.await;
-                    drop(place);
-                });
-            }
-            Err(_) => self.counters.background_full.incr(),
-        }
+    /// Goes on with `work`, unless there is too much of it: then it is counted and given back.
+    pub fn run<W: Future<Output = ()> + Send + 'static>(&self, work: W) -> Option<W> {
+        let Ok(place) = self.places.clone().try_acquire_owned() else {
+            self.counters.background_full.incr();
+            return Some(work);
+        };
+        tokio::spawn(async move {
+            work.await;
+            drop(place);
+        });
+        None
     }
 }

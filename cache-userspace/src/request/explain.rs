@@ -199,7 +199,9 @@ impl Path {
             askers.iter().filter(|asker| asker.workload.partition() == parts.partition).collect();
         let identity = Workload::identity_of(parts.partition);
         let (namespace, service_account, netns_cookie) = identity.unwrap_or_default();
-        let last_refusal = self.uncacheable.recall(key, now.boot).map(|refusal| LastRefusal {
+        let refusal =
+            self.uncacheable.recall(key, now.boot).filter(|refusal| refusal.reason != Reason::ForOne);
+        let last_refusal = refusal.map(|refusal| LastRefusal {
             reason: refusal.reason.as_str().to_owned(),
             words: refusal.reason.in_words().to_owned(),
             seconds_ago: refusal.ago.as_secs(),

@@ -4,14 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::ask::{About, Ask, candidate};
-use super::landing::{Landing, Pump, Shared};
+use super::landing::{Landing, Pump, SILENCE_MAX, Shared};
 use super::{Path, answer_view, bind, view};
 use crate::clock;
 use crate::forward::{Answer, Exchange, Follower, ForwardError, Lead, Part, RequestBody, Turn};
-use crate::http1::{Framing, ResponseHead};
+use crate::http1::{Framing, RequestHead, ResponseHead, Version};
 use crate::policy::{self, Cause, Decision, Now, Reason, StaleVerdict, Stored};
 use crate::respond::write::not_stored;
 use crate::respond::{
@@ -48,28 +48,40 @@ impl Path {
         wait_until: Option<Instant>,
     ) -> Result<Fetched<'a>, ForwardError> {
         let until = wait_until.unwrap_or_else(Instant::now);
-        match self.part(&ask, wait_until.is_some()) {
-            Part::Alone => self.go(ask, None, body).await,
-            Part::Follow(follower) => self.follow(ask, &follower, body, until).await,
-            Part::Lead(lead) => match self.deadline(&ask) {
-                None => self.go(ask, Some(lead), body).await,
-                Some(deadline) => self.race(ask, lead, body, deadline, until).await,
-            },
+        let deadline = self.deadline(&ask);
+        let joins = match deadline {
+            // Whatever becomes of it, nobody waits in vain.
+            Some(_) => Some(Duration::MAX),
+            None if self.uncacheable.knows(&ask.key, clock::boot()) => None,
+            None => Some(self.limits.collapse_timeout),
+        };
+        let follower = match self.part(&ask, joins.filter(|_| wait_until.is_some())) {
+            Part::Alone => return self.go(ask, None, body).await,
+            Part::Lead(lead) if deadline.is_none() => return self.go(ask, Some(lead), body).await,
+            Part::Lead(lead) => {
+                let follower = lead.follower();
+                self.go_unattended(ask.clone(), lead);
+                follower
+            }
+            Part::Follow(follower) => follower,
+        };
+        match deadline {
+            None => self.follow(ask, follower, body, until).await,
+            Some(deadline) => self.race(ask, follower, body, deadline, until).await,
         }
     }
 
     /// Validates a stored response that was given while stale (RFC 5861 §3), unless somebody does already.
     pub(super) fn validate_in_background(self: &Arc<Self>, ask: Ask) {
-        if let Part::Lead(lead) = self.part(&ask, true) {
+        let is_worth_it = !self.uncacheable.knows(&ask.key, clock::boot());
+        if let Part::Lead(lead) = self.part(&ask, is_worth_it.then_some(Duration::MAX)) {
             self.go_unattended(ask, lead);
         }
     }
 
-    /// Whether the request leads, follows or goes alone.
-    fn part(self: &Arc<Self>, ask: &Ask, may_wait: bool) -> Part<About, Landing> {
-        if !may_wait || !ask.may_share() || self.uncacheable.knows(&ask.key, clock::boot()) {
-            return Part::Alone;
-        }
+    /// Whether the request leads, follows or goes alone; it follows what is under way for less than `joins`.
+    fn part(self: &Arc<Self>, ask: &Ask, joins: Option<Duration>) -> Part<About, Landing> {
+        let Some(age_max) = joins.filter(|_| ask.may_share()) else { return Part::Alone };
         self.flights.enter(
             &ask.key,
             || ask.about(),
@@ -78,7 +90,11 @@ impl Path {
                 match landing {
                     Some(Landing::Recorded(shared)) => self.is_usable(ask, about, shared),
                     Some(_) => self.store.is_current(&ask.resource, about.begun),
-                    None => self.store.is_current(&ask.resource, about.begun) && ask.may_match(&about.fields),
+                    None => {
+                        self.store.is_current(&ask.resource, about.begun)
+                            && about.since.elapsed() < age_max
+                            && ask.may_match(&about.fields)
+                    }
                 }
             },
         )
@@ -88,7 +104,7 @@ impl Path {
     async fn follow<'a>(
         self: &Arc<Self>,
         ask: Ask,
-        follower: &Follower<About, Landing>,
+        follower: Follower<About, Landing>,
         mut body: RequestBody<'a>,
         until: Instant,
     ) -> Result<Fetched<'a>, ForwardError> {
@@ -99,12 +115,13 @@ impl Path {
         };
         let Ok(landing) = landing else {
             self.counters.collapse_timeouts.incr();
+            drop(follower);
             return self.go(ask, None, body).await;
         };
         let now = clock::now();
         match landing.as_deref() {
             Some(Landing::Recorded(shared)) if self.is_usable(&ask, follower.about(), shared) => {
-                if let Some(follow) = shared.follow() {
+                if let Some(follow) = shared.follow(Some(follower)) {
                     let role = Role::Follower(ask.miss, shared.stored.age(now));
                     let is_not_modified =
                         policy::is_not_modified(&view(&ask.request), &shared.stored, now.wall);
@@ -117,7 +134,7 @@ impl Path {
                 let decision =
                     policy::decide(&view(&ask.request), std::iter::once(candidate(entry)), &ask.rules, now);
                 if let Decision::Reuse { age, revalidate: false, .. } = decision {
-                    let reused = Reused::Collapsed { miss: ask.miss };
+                    let reused = Reused::Collapsed { miss: ask.miss, status: 304 };
                     let entry = entry.clone();
                     return Ok(Fetched::Response(Response::stored(
                         &view(&ask.request),
@@ -129,10 +146,11 @@ impl Path {
                 }
             }
             Some(Landing::Failed(cause)) => {
-                if let Some(response) = self.stale(&ask, *cause) {
-                    return Ok(Fetched::Response(response));
-                }
-                return self.go(ask, None, body).await;
+                // An error of ours is only made of a failure of one's own.
+                return match self.stale(&ask, *cause) {
+                    Some(response @ Response::Stored(_)) => Ok(Fetched::Response(response)),
+                    _ => self.go(ask, None, body).await,
+                };
             }
             _ => {}
         }
@@ -154,33 +172,34 @@ impl Path {
         self.lateness.deadline(ask.connection.destination_in_netns(), stale_after)
     }
 
-    /// Goes forward, unattended; answers with what is stored if that takes longer than `deadline`.
+    /// Waits for an answer; gives what is stored once that is under way for longer than `deadline`.
     async fn race<'a>(
         self: &Arc<Self>,
         ask: Ask,
-        lead: Leading,
+        follower: Follower<About, Landing>,
         mut body: RequestBody<'a>,
         deadline: Duration,
         until: Instant,
     ) -> Result<Fetched<'a>, ForwardError> {
-        let follower = lead.follower();
-        self.go_unattended(ask.clone(), lead);
+        let left = deadline.saturating_sub(follower.about().since.elapsed());
         let landing = tokio::select! {
             biased;
             _ = follower.landed() => true,
-            () = sleep(deadline) => false,
+            // The timer would take a moment also for none.
+            () = async { if !left.is_zero() { sleep(left).await } } => false,
             gone = client_gone(&mut body) => return Err(gone),
         };
         if !landing && let Some(response) = self.stale(&ask, Cause::Late) {
             return Ok(Fetched::Response(response));
         }
-        self.follow(ask, &follower, body, until).await
+        self.follow(ask, follower, body, until).await
     }
 
     /// Goes forward without a client; others may join.
     fn go_unattended(self: &Arc<Self>, ask: Ask, lead: Leading) {
         let path = self.clone();
-        self.background.run(async move {
+        // Where there is no room, those who wait learn of it by the drop.
+        let _ = self.background.run(async move {
             if let Ok(fetched) = path.go(ask, Some(lead), RequestBody::of_nobody()).await {
                 attend(fetched).await;
             }
@@ -206,7 +225,7 @@ impl Path {
             Err(error) => return self.failed(&ask, lead, error),
         };
         let mut away = Away { exchange, lead, turn, requested_at };
-        let answer = self.answer(&mut away.exchange, &request, &ask.content, &ask.connection).await;
+        let answer = self.awaited(&mut away, &request, &ask).await;
         if matches!(answer, Err(ForwardError::ClientGone))
             && away.lead.as_ref().is_some_and(Lead::has_followers)
         {
@@ -216,15 +235,37 @@ impl Path {
         self.answered(ask, away, answer)
     }
 
+    /// Waits for the answer for as long as anybody does: without a client, the origin's silence has a limit.
+    async fn awaited(
+        &self,
+        away: &mut Away<'_>,
+        request: &RequestHead,
+        ask: &Ask,
+    ) -> Result<Answer, ForwardError> {
+        let Away { exchange, lead, .. } = away;
+        let is_unattended = exchange.is_unattended();
+        let answering = self.answer(exchange, request, &ask.content, &ask.connection);
+        tokio::pin!(answering);
+        loop {
+            match timeout(SILENCE_MAX, &mut answering).await {
+                Ok(answer) => return answer,
+                Err(_) if is_unattended && !lead.as_ref().is_some_and(Lead::has_followers) => {
+                    return Err(ForwardError::ClientGone);
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
     /// Goes on waiting for an answer whose client left, for those who wait for it too.
     fn go_on_unattended(self: &Arc<Self>, ask: Ask, away: Away<'_>) {
         let Away { exchange, lead, turn, requested_at } = away;
         let (exchange, _) = exchange.with_body(RequestBody::of_nobody());
         let mut away = Away { exchange, lead, turn, requested_at };
         let path = self.clone();
-        self.background.run(async move {
+        let _ = self.background.run(async move {
             let request = ask.forwarded();
-            let answer = path.answer(&mut away.exchange, &request, &ask.content, &ask.connection).await;
+            let answer = path.awaited(&mut away, &request, &ask).await;
             if let Ok(fetched) = path.answered(ask, away, answer) {
                 attend(fetched).await;
             }
@@ -245,18 +286,12 @@ impl Path {
             lead.land(Arc::new(Landing::Failed(Cause::Disconnected)));
         }
         tracing::debug!(%error, "no answer");
-        match self.stale(ask, Cause::Disconnected) {
-            Some(response) => Ok(Fetched::Response(response)),
-            None => {
-                self.leave_alone(&ask.connection, &error);
-                Err(error)
-            }
-        }
+        self.stale(ask, Cause::Disconnected).map(Fetched::Response).ok_or(error)
     }
 
     /// What is stored, instead of an answer that failed so, where policy allows it; or our 504 where it demands it.
     fn stale<'a>(&self, ask: &Ask, cause: Cause) -> Option<Response<'a>> {
-        let entry = ask.selected().filter(|entry| self.store.alive(entry))?;
+        let entry = ask.selected().filter(|entry| self.store.alive(entry) && takes(ask, &entry.stored))?;
         let now = clock::now();
         match policy::stale(&view(&ask.request), &entry.stored, &ask.rules, now, cause) {
             StaleVerdict::Reuse { age } => {
@@ -272,7 +307,7 @@ impl Path {
     fn answered<'a>(
         self: &Arc<Self>,
         ask: Ask,
-        away: Away<'a>,
+        mut away: Away<'a>,
         answer: Result<Answer, ForwardError>,
     ) -> Result<Fetched<'a>, ForwardError> {
         let received_at = clock::now();
@@ -297,6 +332,7 @@ impl Path {
             if let Some(lead) = &away.lead {
                 lead.land(Arc::new(Landing::Failed(Cause::Error(head.status))));
             }
+            bind(&mut away.exchange, &ask.request, &head);
             self.keep(&ask, away.exchange);
             return Ok(Fetched::Response(response));
         }
@@ -327,7 +363,10 @@ impl Path {
         let mut confirmed: Option<Arc<Entry>> = None;
         for (index, stored) in updated {
             let entry = self.freshen(&ask, index, stored);
-            if confirmed.is_none() || ask.selected == Some(index) {
+            let is_selected = ask.selected == Some(index);
+            // A part that was not selected does not hold what is asked for.
+            if is_selected || (confirmed.is_none() && entry.as_ref().is_some_and(|e| e.stored.part.is_none()))
+            {
                 confirmed = entry.or(confirmed);
             }
         }
@@ -341,7 +380,7 @@ impl Path {
             // Good for this answer only.
             self.store.invalidate(&ask.resource);
         }
-        self.uncacheable.note(&ask.key, None, received_at.boot);
+        self.note_worth(&ask, &entry.stored, received_at);
         if let Some(lead) = away.lead.take() {
             lead.land(Arc::new(Landing::Confirmed(entry.clone())));
         }
@@ -354,16 +393,11 @@ impl Path {
     /// A 304 about nothing that is stored, or what stands for one: the client's own condition was met, or the origin
     /// must be asked without conditions of ours.
     fn not_confirmed<'a>(self: &Arc<Self>, ask: Ask, away: Away<'a>, head: ResponseHead) -> Fetched<'a> {
-        let Away { exchange, turn, .. } = away;
+        let Away { exchange, .. } = away;
         if policy::names_what_client_has(&ask.request.fields, &head.fields) {
             let status =
                 CacheStatus { fwd: ask.miss.as_str(), fwd_status: Some(304), ..CacheStatus::default() };
-            return Fetched::Response(Response::Forwarded(Box::new(Forwarded {
-                head,
-                exchange,
-                status,
-                turn,
-            })));
+            return Fetched::Response(Response::Forwarded(Box::new(Forwarded { head, exchange, status })));
         }
         // What the origin does not confirm is not offered again.
         self.store.invalidate(&ask.resource);
@@ -405,12 +439,18 @@ impl Path {
                 Recording::begin(&self.store, place, stored.clone(), expected)
                     .map(|recording| (recording, stored))
             });
-        if ask.stores() {
-            self.uncacheable.note(&ask.key, recording.as_ref().err().copied(), received_at.boot);
-        }
         let (recording, stored) = match recording {
-            Ok(recorded) => recorded,
+            Ok(recorded) => {
+                self.note_worth(&ask, &recorded.1, received_at);
+                recorded
+            }
             Err(reason) => {
+                if ask.may_share() {
+                    self.uncacheable.note(&ask.key, Some(reason), received_at.boot);
+                } else if ask.stores() {
+                    // Nobody would have waited for it; it is remembered for whoever asks why.
+                    self.uncacheable.note_landed(&ask.key, reason, received_at.boot);
+                }
                 not_stored(reason, &self.counters);
                 self.replaced(&ask, &head, requested_at, received_at);
                 let status = CacheStatus {
@@ -418,11 +458,11 @@ impl Path {
                     detail: Some(reason.as_str()),
                     ..CacheStatus::default()
                 };
-                return Response::Forwarded(Box::new(Forwarded { head, exchange, status, turn }));
+                return Response::Forwarded(Box::new(Forwarded { head, exchange, status }));
             }
         };
         let shared = Shared::new(head, stored, recording.filled());
-        let follow = shared.follow();
+        let follow = shared.follow(None);
         if let Some(lead) = &lead {
             lead.land(Arc::new(Landing::Recorded(shared.clone())));
         }
@@ -433,6 +473,16 @@ impl Path {
         let response =
             SharedResponse { follow, role, is_not_modified: false, body, pump: Some(Box::new(pump)) };
         Response::Shared(Box::new(response))
+    }
+
+    /// Notes whether others may gain by waiting for such an answer: not where each has to ask for itself.
+    fn note_worth(&self, ask: &Ask, stored: &Stored, now: Now) {
+        let candidate = policy::Candidate { stored, content_bytes: 0 };
+        let decide = || policy::decide(&view(&ask.request), std::iter::once(candidate), &ask.rules, now);
+        let is_for_one = (stored.no_cache || stored.lifetime.is_zero())
+            && ask.may_share()
+            && !matches!(decide(), Decision::Reuse { .. });
+        self.uncacheable.note(&ask.key, is_for_one.then_some(Reason::ForOne), now.boot);
     }
 
     /// What an answer that is not stored does to what is: a HEAD updates it (RFC 9111 §4.3.5); any other final answer
@@ -482,7 +532,12 @@ impl Path {
 fn is_for(ask: &Ask, shared: &Shared) -> bool {
     let candidate = policy::Candidate { stored: &shared.stored, content_bytes: 0 };
     let decision = policy::decide(&view(&ask.request), std::iter::once(candidate), &ask.rules, clock::now());
-    matches!(decision, Decision::Reuse { revalidate: false, .. })
+    matches!(decision, Decision::Reuse { revalidate: false, .. }) && takes(ask, &shared.stored)
+}
+
+/// RFC 9112 §6.1: no transfer coding for a client of HTTP/1.0.
+fn takes(ask: &Ask, stored: &Stored) -> bool {
+    !stored.is_coded || ask.request.version == Version::Http11
 }
 
 /// Waits until the client is gone; its end alone is not its departure.

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::ask::About;
 use super::{Connection, Path};
 use crate::clock;
-use crate::forward::{Exchange, ForwardError, Lead, Turn};
+use crate::forward::{Exchange, Follower, ForwardError, Lead, Turn};
 use crate::http1::body::BodyFault;
 use crate::http1::{Fields, Framing, ResponseHead};
 use crate::policy::{Cause, Reason, Stored};
@@ -20,8 +20,11 @@ use crate::respond::stored_head;
 use crate::respond::write::not_stored;
 use crate::store::{Entry, Filled, HandOver, Read, Reader, Recording};
 
-/// How long an origin may be silent within an answer that nobody waits for.
-const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// How long an origin may be silent before or within an answer that nobody waits for.
+pub(super) const SILENCE_MAX: Duration = Duration::from_secs(60);
+
+/// How long an answer that nobody waits for may take, however it trickles.
+const UNATTENDED_MAX: Duration = Duration::from_secs(300);
 
 /// What a forward request brought for those who joined it.
 pub enum Landing {
@@ -56,6 +59,8 @@ pub struct Follow {
     shared: Arc<Shared>,
     /// There until the drop.
     reader: Option<Reader>,
+    /// Its part in the flight, where another leads.
+    _joined: Option<Follower<About, Landing>>,
 }
 
 /// What a reader finds.
@@ -87,11 +92,16 @@ impl Shared {
         })
     }
 
-    /// A reader at the start; `None` if it is too late for one.
-    pub(super) fn follow(self: &Arc<Self>) -> Option<Follow> {
+    /// A reader at the start, who may have joined another's flight; `None` if it is too late for one.
+    pub(super) fn follow(self: &Arc<Self>, joined: Option<Follower<About, Landing>>) -> Option<Follow> {
         let reader = self.filled.reader()?;
         self.readers.fetch_add(1, Ordering::AcqRel);
-        Some(Follow { shared: self.clone(), reader: Some(reader) })
+        Some(Follow { shared: self.clone(), reader: Some(reader), _joined: joined })
+    }
+
+    /// Whether anybody reads it.
+    pub fn has_readers(&self) -> bool {
+        self.readers.load(Ordering::Acquire) > 0
     }
 
     /// Notes that its client is gone: from here on the origin's silence has a limit.
@@ -172,8 +182,8 @@ pub struct Pump {
     shared: Arc<Shared>,
     key: Vec<u8>,
     lead: Option<Lead<About, Landing>>,
-    /// The origin is busy with the request until its answer is complete.
-    _turn: Option<Turn>,
+    /// The origin is busy with the request until its answer is complete, or waits for its readers.
+    turn: Option<Turn>,
 }
 
 impl Pump {
@@ -188,7 +198,7 @@ impl Pump {
     ) -> Self {
         let key = recording.key().to_vec();
         let sink = Sink::Store(Box::new(recording));
-        Self { path, connection, exchange: Some(exchange), sink, shared, key, lead, _turn: turn }
+        Self { path, connection, exchange: Some(exchange), sink, shared, key, lead, turn }
     }
 
     /// What tells the pump that its client is gone.
@@ -214,15 +224,12 @@ impl Pump {
                 if matches!(self.sink, Sink::Store(_)) {
                     self.refused(Reason::Incomplete);
                 }
-                self.sink = Sink::Closed;
             }
         }
-        // Whatever became of it, nobody waits for more.
-        drop(self.lead.take());
-        self.shared.progress.notify_waiters();
     }
 
     async fn all(&mut self) -> Result<(), ForwardError> {
+        let mut wanted_at = Instant::now();
         loop {
             while let Some(data) = self.exchange()?.buffered()? {
                 self.path.counters.bytes_from_origin.add(data.len() as u64);
@@ -230,6 +237,11 @@ impl Pump {
             }
             if self.exchange()?.is_done() {
                 return Ok(());
+            }
+            if !self.is_in_vain() {
+                wanted_at = Instant::now();
+            } else if wanted_at.elapsed() >= UNATTENDED_MAX {
+                return Err(ForwardError::ClientGone);
             }
             match timeout(SILENCE_MAX, self.exchange()?.more()).await {
                 Ok(more) => more?,
@@ -268,6 +280,9 @@ impl Pump {
             self.hand_over();
         }
         while let Sink::Readers(readers) = &mut self.sink {
+            if readers.is_abandoned() {
+                return Err(ForwardError::ClientGone);
+            }
             // Before the offer, so that no room that is made between the two is missed.
             let taken = self.shared.taken.notified();
             data.advance(readers.append(&data).min(data.len()));
@@ -275,16 +290,14 @@ impl Pump {
             if data.is_empty() {
                 break;
             }
-            if readers.is_abandoned() {
-                return Err(ForwardError::ClientGone);
-            }
             taken.await;
         }
         Ok(())
     }
 
-    /// Nobody joins from here on; those who did get everything.
+    /// Nobody joins from here on; those who did get everything, at their own pace.
     fn hand_over(&mut self) {
+        self.turn = None;
         if let Some(lead) = &self.lead {
             lead.close();
         }
@@ -321,6 +334,15 @@ impl Pump {
         if let Some(upstream) = exchange.into_reusable() {
             self.path.pool.put(self.connection.pool_key(), self.connection.id, upstream);
         }
+    }
+}
+
+impl Drop for Pump {
+    /// Whatever became of the answer, finished, broken off or given up: nobody waits for more.
+    fn drop(&mut self) {
+        self.sink = Sink::Closed;
+        drop(self.lead.take());
+        self.shared.progress.notify_waiters();
     }
 }
 

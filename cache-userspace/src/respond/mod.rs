@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::forward::{Exchange, RequestBody, Turn};
+use crate::forward::{Exchange, RequestBody};
 use crate::http1::{Framing, RequestHead, ResponseHead, Version, encode};
 use crate::policy::range::Plan;
 use crate::policy::{self, Cause, Miss, Now, RequestView, Stored, is_kept_in_not_modified};
@@ -70,10 +70,12 @@ pub enum Reused {
         /// Why the origin was asked.
         miss: Miss,
     },
-    /// The origin confirmed it for another request.
+    /// The origin confirmed or made it for another request.
     Collapsed {
         /// Why the origin was asked.
         miss: Miss,
+        /// The status of its answer.
+        status: u16,
     },
     /// It is stale and stands in for an answer that did not come (RFC 9111 §4.2.4, RFC 5861 §4).
     StaleInstead {
@@ -115,8 +117,6 @@ pub struct Forwarded<'a> {
     pub exchange: Exchange<'a>,
     /// Why it was forwarded.
     pub status: CacheStatus,
-    /// The origin is busy with it until it is complete.
-    pub turn: Option<Turn>,
 }
 
 /// The few answers that we give ourselves.
@@ -238,8 +238,8 @@ impl Reused {
                 ..CacheStatus::default()
             },
             Self::Revalidated { miss: why } => CacheStatus { fwd_status: Some(304), ..miss(why) },
-            Self::Collapsed { miss: why } => {
-                CacheStatus { fwd_status: Some(304), collapsed: true, ..miss(why) }
+            Self::Collapsed { miss: why, status } => {
+                CacheStatus { fwd_status: Some(status), collapsed: true, ..miss(why) }
             }
             Self::StaleInstead { miss: why, cause } => {
                 let (fwd_status, detail) = match cause {
@@ -347,6 +347,12 @@ pub fn shared_head(
             for (name, value) in shared.stored.fields.iter() {
                 encode::field(out, name, value);
             }
+            if let Framing::Length(bytes) = framing
+                && !shared.stored.fields.contains("content-length")
+            {
+                // Writing into memory does not fail.
+                let _ = write!(out, "Content-Length: {bytes}\r\n");
+            }
             let _ = write!(out, "Age: {}\r\n", age.as_secs());
             if framing == Framing::Chunked {
                 out.put_slice(b"Transfer-Encoding: chunked\r\n");
@@ -420,7 +426,7 @@ mod tests {
         CacheStatus { fwd: "bypass", detail: Some("off"), ..CacheStatus::default() }.append(&mut out);
         let failed = Reused::StaleInstead { miss: Miss::Stale, cause: Cause::Error(503) };
         failed.status(-7).append(&mut out);
-        Reused::Collapsed { miss: Miss::Stale }.status(9).append(&mut out);
+        Reused::Collapsed { miss: Miss::Stale, status: 304 }.status(9).append(&mut out);
         assert_eq!(
             out,
             "Cache-Status: sidestep; fwd=uri-miss; stored\r\n\

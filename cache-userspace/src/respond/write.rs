@@ -111,7 +111,10 @@ pub async fn shared(
             sent = &mut reading => {
                 if let Some(moving) = moved {
                     shared.detach();
-                    path.background.run(moving);
+                    // Where there is no room in the background: here, while anybody reads along.
+                    if let Some(moving) = path.background.run(moving) && shared.has_readers() {
+                        moving.await;
+                    }
                 }
                 return sent;
             }
@@ -133,8 +136,10 @@ async fn read_along(
     let mut queue = WriteQueue::default();
     if let (true, Role::Follower(miss, age)) = (is_not_modified, role) {
         queue.push(not_modified_head(&answer.stored));
-        let reused = Reused::Collapsed { miss };
+        let reused = Reused::Collapsed { miss, status: answer.head.status };
         queue.push(reuse_fields(&answer.stored, age, reused, persistence).freeze());
+        // It reads nothing: nobody is to wait for it.
+        drop(follow);
         queue.flush(client).await.map_err(|_| SendError::Client)?;
         return Ok(persistence != Persistence::Closes);
     }
@@ -228,7 +233,7 @@ pub async fn forwarded(
     persistence: Persistence,
     counters: &Counters,
 ) -> Result<Sent, SendError> {
-    let Forwarded { head, mut exchange, status, turn: _turn } = response;
+    let Forwarded { head, mut exchange, status } = response;
     let framing = client_framing(&head, request);
     let persistence = if framing == Framing::UntilClose { Persistence::Closes } else { persistence };
     let mut out = BytesMut::with_capacity(head.raw.len() + 128);

@@ -242,8 +242,9 @@ impl Store {
     /// Gives a stored response new metadata and a new head after a validation (RFC 9111 §4.3.4), sharing its content;
     /// it then is the newest under its key and replaces whatever has its selection.
     ///
-    /// It stays as old as its content: what was purged since that was forwarded stays dead. Refuses with `purged`, with
-    /// `store-full`, or with `superseded` if `old` was replaced or evicted meanwhile: what is stored now stays.
+    /// It stays as old as its content: what was purged since that was forwarded stays dead. If `old` was replaced or
+    /// evicted meanwhile, what is stored now stays, and the new form is the caller's alone. Refuses with `purged` or
+    /// with `store-full`.
     pub fn freshen(
         &self,
         key: &[u8],
@@ -257,9 +258,10 @@ impl Store {
             return Err(Reason::Purged);
         }
         let places = self.places(resource, &stored);
-        let identity = Identity { places, ..old.identity };
+        let identity = Identity { places, ..old.identity.clone() };
         let entry = self.entry(key, identity, stored, &head, old.whole())?;
-        self.put(key, &entry, Some(old))?;
+        // Superseded: two validations at a time are both right.
+        let _ = self.put(key, &entry, Some(old));
         if self.alive(&entry) { Ok(entry) } else { Err(Reason::Purged) }
     }
 

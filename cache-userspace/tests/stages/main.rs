@@ -9,6 +9,7 @@
 mod bounds;
 mod collapse;
 mod explain;
+mod followers;
 mod full_duplex;
 mod garbage;
 mod groups;

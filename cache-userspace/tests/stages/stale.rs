@@ -179,3 +179,70 @@ async fn an_answer_in_time_is_given_as_it_is() {
     assert_eq!(answer.text(), "new");
     assert_eq!(node.figures().stale, 0);
 }
+
+#[tokio::test]
+async fn a_late_answer_is_replaced_for_everybody_who_asks_meanwhile() {
+    let origin = Origin::new().await;
+    let node = Node::impatient(StaleAfter::Fixed(Duration::from_millis(300)), allowing(), &origin);
+    let (node, mut client, mut server) = stored(node, &origin, "").await;
+    client.send(get("/a")).await;
+    server.request().await;
+    let clock = StillClock::begin();
+    clock.pass(Duration::from_millis(310)).await;
+    let mut later = node.client().await;
+    later.send(get("/a")).await;
+    settled().await;
+    assert_eq!(node.figures().stale, 2, "the answer is late already for who comes now");
+    drop(clock);
+    for client in [&mut client, &mut later] {
+        assert_eq!(client.response("GET").await.cache_status(), "fwd=stale; ttl=-5; detail=stale-after");
+    }
+    assert_eq!(node.figures().upstream_connections, 1);
+}
+
+#[tokio::test]
+async fn a_validation_that_nobody_waits_for_is_given_up_where_the_origin_is_silent() {
+    let origin = Origin::new().await;
+    let (_node, mut client, mut server) =
+        stored(Node::before(&origin), &origin, ", stale-while-revalidate=600").await;
+    assert_eq!(client.get("/a").await.text(), "stored");
+    server.request().await;
+    let clock = StillClock::begin();
+    clock.pass(Duration::from_secs(70)).await;
+    assert!(server.is_at_end().await);
+    drop(clock);
+}
+
+#[tokio::test]
+async fn a_connection_with_a_login_stays_its_clients_also_after_an_error_that_was_replaced() {
+    let origin = Origin::new().await;
+    let (node, mut client, mut server) =
+        stored(Node::before(&origin), &origin, ", public, stale-if-error=60").await;
+    client.send("GET /a HTTP/1.1\r\nHost: origin.test\r\nAuthorization: Negotiate abc\r\n\r\n").await;
+    server.request().await;
+    server.send("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n").await;
+    assert_eq!(client.response("GET").await.text(), "stored");
+    let mut other = node.client().await;
+    other.send(get("/b")).await;
+    let mut server = origin.connection().await;
+    assert_eq!(server.request().await.target(), "/b");
+    server.send(ok("", "b")).await;
+    assert_eq!(other.response("GET").await.text(), "b");
+}
+
+#[tokio::test]
+async fn a_silent_origin_is_replaced_for_as_long_as_it_is_silent_and_asked_once_a_minute() {
+    let origin = Origin::new().await;
+    let node = Node::impatient(StaleAfter::Fixed(Duration::from_millis(300)), allowing(), &origin);
+    let (node, mut client, mut server) = stored(node, &origin, "").await;
+    let clock = StillClock::begin();
+    for seen in 1..=11 {
+        client.send(get("/a")).await;
+        clock.pass(Duration::from_secs(5)).await;
+        assert_eq!(node.figures().stale, seen);
+        assert_eq!(client.response("GET").await.text(), "stored");
+    }
+    drop(clock);
+    server.request().await;
+    assert_eq!(node.figures().upstream_connections, 1);
+}

@@ -229,3 +229,22 @@ async fn a_write_also_invalidates_what_its_answer_names_rfc9111_4_4() {
         }
     }
 }
+
+#[tokio::test]
+async fn head_after_head_is_validated_and_loses_nothing() {
+    let origin = Origin::new().await;
+    let (node, mut client, server) = stored(&origin, STALE).await;
+    let mut servers = vec![server];
+    for round in 0..3 {
+        client.send("HEAD /a HTTP/1.1\r\nHost: origin.test\r\n\r\n").await;
+        if round > 0 {
+            // The last one may still get content that belongs to no answer.
+            servers.push(origin.connection().await);
+        }
+        let server = servers.last_mut().unwrap();
+        assert_eq!(server.request().await.field("if-none-match"), Some("\"a\""));
+        server.send(not_modified(STALE)).await;
+        assert_eq!(client.response("HEAD").await.cache_status(), "fwd=stale; fwd-status=304");
+    }
+    assert_eq!(node.figures().revalidated, 3);
+}

@@ -1,6 +1,7 @@
 //! THE PATH of a request: route, look-up, forward, store, respond, one stage after the other. Only this file and the
 //! folder beside it know the order; each stage knows `policy` and types, not the others.
 
+mod answered;
 mod ask;
 mod background;
 mod content;
@@ -30,7 +31,7 @@ use crate::forward::{
     Answer, Destination, Exchange, Flights, ForwardError, Lateness, Pool, PoolKey, Purpose, RequestBody,
     StaleAfter, Turns, Uncacheable, Upstream,
 };
-use crate::http1::{Framing, RequestHead, ResponseHead, Version, encode};
+use crate::http1::{Fields, Framing, RequestHead, ResponseHead, Version, encode};
 use crate::identify::Workload;
 use crate::policy::{self, Decision, Eligibility, Miss, Reason, RequestView, ResponseView};
 use crate::redirect::bypass::Bypass;
@@ -215,9 +216,16 @@ impl Path {
                     }
                     Some(entry) => {
                         if revalidate {
-                            let selected = Some(index);
-                            let ask =
-                                Ask::new(request, &content, connection, rules, &found, selected, Miss::Stale);
+                            let general = general(request);
+                            let ask = Ask::new(
+                                &general,
+                                &content,
+                                connection,
+                                rules,
+                                &found,
+                                Some(index),
+                                Miss::Stale,
+                            );
                             self.validate_in_background(ask);
                         }
                         let reused = if revalidate { Reused::StaleWhileRevalidate } else { Reused::Hit };
@@ -378,6 +386,17 @@ fn answer_view(head: &ResponseHead) -> ResponseView<'_> {
         fields: &head.fields,
         delimited_by_close: head.framing == Framing::UntilClose,
     }
+}
+
+/// The request for the whole and for everybody: without what asks for a part, for the head only, for what this client
+/// does not have yet, or for how old it may be.
+fn general(request: &RequestHead) -> RequestHead {
+    let own = ["range", "if-range", "if-none-match", "if-modified-since", "cache-control", "pragma"];
+    let is_own = |name: &[u8]| own.iter().any(|own| name.eq_ignore_ascii_case(own.as_bytes()));
+    let fields = Fields::from_pairs(request.fields.iter().filter(|(name, _)| !is_own(name)));
+    let method =
+        if &request.method[..] == b"HEAD" { Bytes::from_static(b"GET") } else { request.method.clone() };
+    RequestHead { method, fields, ..request.clone() }
 }
 
 /// The authority of the request: its Host (RFC 9110 §7.2); eligible requests have exactly one.

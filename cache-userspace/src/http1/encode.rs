@@ -12,8 +12,19 @@ use super::head::{RequestHead, ResponseHead};
 const HOP_BY_HOP: [&str; 6] =
     ["connection", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade"];
 
-/// Fields that no connection option can take away: without them the message would be another one.
-const NEVER_REMOVED: [&str; 3] = ["host", "content-length", "content-type"];
+/// Fields that no connection option can take away: without them the message would be another one, or be kept by the
+/// next cache for longer or for others (RFC 9110 §7.6.1: they are intended for all recipients).
+const NEVER_REMOVED: [&str; 9] = [
+    "host",
+    "content-length",
+    "content-type",
+    "content-encoding",
+    "content-range",
+    "cache-control",
+    "pragma",
+    "expires",
+    "vary",
+];
 
 /// Whether a field line belongs to this hop only.
 pub fn is_hop_by_hop(fields: &Fields, name: &[u8]) -> bool {

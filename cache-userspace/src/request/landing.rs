@@ -9,7 +9,7 @@ use bytes::{Buf, Bytes};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
-use super::ask::About;
+use super::ask::{About, Ask};
 use super::{Connection, Path};
 use crate::clock;
 use crate::forward::{Exchange, Follower, ForwardError, Lead, Turn};
@@ -184,21 +184,25 @@ pub struct Pump {
     lead: Option<Lead<About, Landing>>,
     /// The origin is busy with the request until its answer is complete, or waits for its readers.
     turn: Option<Turn>,
+    /// The resource, where something stored is replaced: it does not outlive an answer that merely found no room.
+    replaces: Option<Vec<u8>>,
 }
 
 impl Pump {
     pub(super) fn new(
         path: Arc<Path>,
-        connection: Arc<Connection>,
+        ask: &Ask,
         exchange: Exchange<'static>,
         recording: Recording,
         shared: Arc<Shared>,
         lead: Option<Lead<About, Landing>>,
         turn: Option<Turn>,
     ) -> Self {
+        let connection = ask.connection.clone();
+        let replaces = ask.selected().map(|_| ask.resource.clone());
         let key = recording.key().to_vec();
         let sink = Sink::Store(Box::new(recording));
-        Self { path, connection, exchange: Some(exchange), sink, shared, key, lead, turn }
+        Self { path, connection, exchange: Some(exchange), sink, shared, key, lead, turn, replaces }
     }
 
     /// What tells the pump that its client is gone.
@@ -254,6 +258,10 @@ impl Pump {
     /// Counts that the answer does not stay, and remembers why.
     fn refused(&self, reason: Reason) {
         not_stored(reason, &self.path.counters);
+        let is_whole = !matches!(reason, Reason::Incomplete | Reason::Superseded | Reason::Purged);
+        if let Some(resource) = self.replaces.as_ref().filter(|_| is_whole) {
+            self.path.store.invalidate(resource);
+        }
         // Whose whole is stored already is no news.
         if reason != Reason::Superseded {
             self.path.uncacheable.note_landed(&self.key, reason, clock::boot());

@@ -45,6 +45,29 @@ async fn a_stale_answer_is_given_while_it_is_validated_once_rfc5861_3() {
 }
 
 #[tokio::test]
+async fn whatever_part_was_asked_for_the_whole_is_validated_behind_it() {
+    let origin = Origin::new().await;
+    for (ask, method) in [
+        ("GET /a HTTP/1.1\r\nHost: origin.test\r\nRange: bytes=0-1\r\n\r\n", "GET"),
+        ("GET /a HTTP/1.1\r\nHost: origin.test\r\nIf-None-Match: \"mine\"\r\n\r\n", "GET"),
+        ("GET /a HTTP/1.1\r\nHost: origin.test\r\nCache-Control: only-if-cached\r\n\r\n", "GET"),
+        ("HEAD /a HTTP/1.1\r\nHost: origin.test\r\n\r\n", "HEAD"),
+    ] {
+        let node = Node::before(&origin);
+        let (_node, mut client, mut server) = stored(node, &origin, ", stale-while-revalidate=60").await;
+        client.send(ask).await;
+        let answer = client.response(method).await;
+        assert!(answer.cache_status().ends_with("detail=stale-while-revalidate"), "{ask}: {answer:?}");
+        let asked = server.request().await;
+        assert!(asked.start.starts_with("GET "), "{asked:?}");
+        assert_eq!(asked.field("if-none-match"), Some("\"a\""));
+        assert_eq!((asked.field("range"), asked.field("cache-control")), (None, None));
+        server.send(CONFIRMED).await;
+        while !client.get("/a").await.is_hit() {}
+    }
+}
+
+#[tokio::test]
 async fn beyond_the_window_nothing_stale_is_given() {
     let origin = Origin::new().await;
     let (_node, mut client, mut server) =

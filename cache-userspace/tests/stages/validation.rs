@@ -248,3 +248,22 @@ async fn head_after_head_is_validated_and_loses_nothing() {
     }
     assert_eq!(node.figures().revalidated, 3);
 }
+
+#[tokio::test]
+async fn what_was_fresh_does_not_outlive_an_answer_for_which_there_is_no_room() {
+    let origin = Origin::new().await;
+    let (_node, mut client, mut server) =
+        stored(&origin, "Cache-Control: max-age=60\r\nETag: \"a\"\r\n").await;
+    client.send("GET /a HTTP/1.1\r\nHost: origin.test\r\nCache-Control: no-cache\r\n\r\n").await;
+    server.request().await;
+    // A trailer section is not stored.
+    server
+        .send(
+            "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nTransfer-Encoding: chunked\r\n\r\n\
+             3\r\nnew\r\n0\r\nX-Sum: 1\r\n\r\n",
+        )
+        .await;
+    assert_eq!(client.response("GET").await.text(), "new");
+    let answer = client.get_from("/a", &mut server, &ok("Cache-Control: max-age=60\r\n", "new")).await;
+    assert_eq!(answer.text(), "new");
+}

@@ -197,6 +197,7 @@ impl Path {
             Eligibility::Bypass(reason) => Content::refused(reason),
         };
         if let Some(reason) = content.refusal {
+            self.counters.reasons.bypassed(reason);
             if matches!(reason, Reason::ContentTooLarge | Reason::ContentLate | Reason::ContentRoom) {
                 self.counters.query_contents_refused.incr();
             }

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
+use super::reasons::{ReasonFigure, Reasons};
+
 /// A figure that many threads raise; relaxed, so that it orders nothing else.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -75,6 +77,8 @@ macro_rules! counters {
         #[derive(Debug, Default)]
         pub struct Counters {
             $( $(#[doc = $help])+ pub $name: Counter, )+
+            /// The same events by reason.
+            pub reasons: Reasons,
         }
 
         /// The figures at one moment.
@@ -82,12 +86,17 @@ macro_rules! counters {
         pub struct Figures {
             $( $(#[doc = $sum_help])+ pub $sum: u64, )+
             $( $(#[doc = $help])+ pub $name: u64, )+
+            /// Figures by reason, those that are not zero.
+            #[serde(skip)]
+            pub by_reason: Vec<ReasonFigure>,
         }
 
         impl Counters {
             /// Reads every figure once; sums are of what was read, so they always agree with their parts.
             pub fn figures(&self) -> Figures {
-                let mut figures = Figures { $( $name: self.$name.value(), )+ ..Figures::default() };
+                let by_reason = self.reasons.figures();
+                let mut figures =
+                    Figures { $( $name: self.$name.value(), )+ by_reason, ..Figures::default() };
                 $( figures.$sum = 0 $( + figures.$part )+; )+
                 figures
             }
@@ -284,6 +293,17 @@ impl Figures {
                  sidestep_{name}{suffix} {value}"
             );
         }
+        let mut family = "";
+        for ReasonFigure { name, help, reason, value } in &self.by_reason {
+            if *name != family {
+                let _ = writeln!(
+                    text,
+                    "# HELP sidestep_{name}_total {help}\n# TYPE sidestep_{name}_total counter"
+                );
+            }
+            family = name;
+            let _ = writeln!(text, "sidestep_{name}_total{{reason=\"{reason}\"}} {value}");
+        }
         text
     }
 }
@@ -291,6 +311,7 @@ impl Figures {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::Reason;
 
     const OUTCOMES: [Outcome; 7] = [
         Outcome::Hit,
@@ -374,6 +395,14 @@ mod tests {
         ));
         assert!(text.contains("# TYPE sidestep_connections_open gauge\nsidestep_connections_open 2\n"));
         assert_eq!(text.lines().count(), counters.figures().list().len() * 3);
+        counters.reasons.not_stored(Reason::Private);
+        counters.reasons.not_stored(Reason::VaryStar);
+        let text = counters.figures().prometheus_text();
+        assert!(text.ends_with(
+            "# TYPE sidestep_not_stored_by_reason_total counter\n\
+             sidestep_not_stored_by_reason_total{reason=\"private\"} 1\n\
+             sidestep_not_stored_by_reason_total{reason=\"vary-star\"} 1\n"
+        ));
         assert!(text.ends_with('\n'));
     }
 

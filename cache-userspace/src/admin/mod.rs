@@ -5,6 +5,7 @@
 pub mod client;
 pub mod counters;
 pub mod explain;
+pub mod reasons;
 #[cfg(test)]
 pub(crate) mod scratch;
 pub mod server;

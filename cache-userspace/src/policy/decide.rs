@@ -62,6 +62,9 @@ pub enum Miss {
 }
 
 impl Miss {
+    /// Every one of them.
+    pub const ALL: &[Self] = &[Self::Uri, Self::Vary, Self::Stale, Self::Request, Self::Partial];
+
     /// The word of RFC 9211 §2.2.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -209,6 +209,7 @@ impl Path {
         lead: Option<Leading>,
         body: RequestBody<'a>,
     ) -> Result<Fetched<'a>, ForwardError> {
+        self.counters.reasons.forwarded(ask.miss);
         let destination = ask.connection.destination_in_netns();
         let turn = self.turns.take(destination).await;
         if turn.is_none() {

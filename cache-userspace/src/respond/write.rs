@@ -293,6 +293,7 @@ fn push(queue: &mut WriteQueue, data: Bytes, framing: Framing) {
 /// Counts a response that was to be stored and was not.
 pub fn not_stored(reason: Reason, counters: &Counters) {
     counters.not_stored.incr();
+    counters.reasons.not_stored(reason);
     if reason == Reason::StoreFull {
         counters.store_full.incr();
     }

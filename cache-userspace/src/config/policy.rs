@@ -31,7 +31,7 @@ pub struct Span(pub Duration);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct After(pub StaleAfter);
 
-/// A status code from 400 to 599.
+/// A status code from 400 to 599 that does not depend on who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ErrorStatus(pub u16);
 
@@ -95,6 +95,7 @@ impl<'de> Deserialize<'de> for After {
 impl<'de> Deserialize<'de> for ErrorStatus {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
         let read = |text: &str| match text.parse() {
+            Ok(401 | 403 | 407) => Err(format!("`{text}` depends on who asks: it is not kept for others")),
             Ok(status @ 400..=599) => Ok(Self(status)),
             _ => Err(format!("`{text}` is no status code from 400 to 599")),
         };

@@ -76,6 +76,7 @@ fn what_is_wrong_is_named_with_its_field_and_line() {
         ("policy:\n  staleIfErr: 5s\n", "policy: unknown field `staleIfErr`", "line 2"),
         ("policy:\n  staleAfter: soon\n", "policy.staleAfter: `soon` is no time", "line 2"),
         ("policy:\n  negative: {200: 5s}\n", "`200` is no status code from 400 to 599", "line 2"),
+        ("policy:\n  negative: {403: 5s}\n", "`403` depends on who asks", "line 2"),
         ("policy:\n  negative: {404: 5}\n", "`5` is no time", "line 2"),
         ("strictHttp: false\nstoreBytes: lots\n", "storeBytes: \"lots\" is not a size", "line 2"),
         ("admin: relative.sock\n", "admin: relative.sock is not an absolute path", "line 1"),

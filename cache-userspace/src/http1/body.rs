@@ -141,9 +141,12 @@ impl Decoder {
     }
 
     fn chunk_size(&self, buffer: &mut BytesMut) -> Result<Option<u64>, BodyFault> {
-        let Some(lf) = memchr::memchr(b'\n', buffer) else {
-            return if buffer.len() > CHUNK_LINE_BYTES_MAX { Err(BodyFault::Chunk) } else { Ok(None) };
-        };
+        let lf = memchr::memchr(b'\n', buffer);
+        // The same in whatever pieces the line comes.
+        if lf.unwrap_or(buffer.len()) > CHUNK_LINE_BYTES_MAX {
+            return Err(BodyFault::Chunk);
+        }
+        let Some(lf) = lf else { return Ok(None) };
         let line = buffer.get(..lf).and_then(|line| line.strip_suffix(b"\r")).ok_or(BodyFault::Chunk)?;
         let size = parse_chunk_line(line, self.is_lenient)?;
         buffer.advance(lf + 1);
@@ -253,6 +256,18 @@ mod tests {
         ] {
             let mut decoder = Decoder::of_request(Framing::Chunked);
             assert!(decode_all(&mut decoder, bytes, 64).is_err(), "{:?}", String::from_utf8_lossy(bytes));
+        }
+    }
+
+    #[test]
+    fn the_longest_chunk_line_is_the_same_in_whatever_pieces_it_comes() {
+        for (length, is_ok) in [(CHUNK_LINE_BYTES_MAX, true), (CHUNK_LINE_BYTES_MAX + 1, false)] {
+            let line = format!("0;{}\r", "x".repeat(length - 3));
+            let bytes = format!("{line}\n\r\n");
+            for cut in [1, 100, bytes.len()] {
+                let mut decoder = Decoder::of_request(Framing::Chunked);
+                assert_eq!(decode_all(&mut decoder, bytes.as_bytes(), cut).is_ok(), is_ok, "{length} {cut}");
+            }
         }
     }
 

@@ -44,11 +44,6 @@ impl Recording {
         Ok(Self { store: store.clone(), fill, stored, place })
     }
 
-    /// The primary key under which it is to be stored.
-    pub fn key(&self) -> &[u8] {
-        &self.place.key
-    }
-
     /// Appends content.
     ///
     /// # Errors

@@ -144,6 +144,26 @@ async fn an_answer_that_broke_off_is_explained_and_the_next_requests_still_colla
 }
 
 #[tokio::test]
+async fn an_answer_for_several_queries_that_broke_off_is_explained_by_the_one_that_asked() {
+    let origin = Origin::new().await;
+    let node = Node::before(&origin);
+    let mut client = node.client().await;
+    client.send(get("/a?b")).await;
+    let mut server = origin.connection().await;
+    server.request().await;
+    let head = "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nNo-Vary-Search: params\r\nContent-Length: 9\r\n\r\n";
+    server.send(format!("{head}hal")).await;
+    client.head_only().await;
+    drop(server);
+    client.die().await;
+    node.reaches(|figures| figures.not_stored == 1).await;
+
+    let explanation = node.explain("/a?b", &[]);
+
+    assert_eq!(only_key(&explanation).last_refusal.as_ref().map(|last| &last.reason[..]), Some("incomplete"));
+}
+
+#[tokio::test]
 async fn a_validation_is_foretold_and_what_comes_of_it_without_the_origin() {
     let origin = Origin::new().await;
     let node = Node::before(&origin);

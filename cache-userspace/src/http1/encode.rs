@@ -14,7 +14,7 @@ const HOP_BY_HOP: [&str; 6] =
 
 /// Fields that no connection option can take away: without them the message would be another one, or be kept by the
 /// next cache for longer or for others (RFC 9110 §7.6.1: they are intended for all recipients).
-const NEVER_REMOVED: [&str; 9] = [
+const NEVER_REMOVED: [&str; 11] = [
     "host",
     "content-length",
     "content-type",
@@ -23,6 +23,8 @@ const NEVER_REMOVED: [&str; 9] = [
     "cache-control",
     "pragma",
     "expires",
+    "age",
+    "date",
     "vary",
 ];
 
@@ -165,6 +167,19 @@ mod tests {
             b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nConnection: host, content-length\r\n\r\n",
         );
         assert_eq!(sent, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n");
+    }
+
+    #[test]
+    fn a_connection_option_cannot_make_an_answer_younger_rfc9110_6_6_1() {
+        let bytes = b"HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nAge: 50\r\nConnection: age, date\r\n\r\n";
+        let Parsed::Complete(head) =
+            ResponseHead::take(&mut BytesMut::from(&bytes[..]), &mut 0, 4096, b"GET")
+        else {
+            panic!()
+        };
+        let mut out = BytesMut::new();
+        response_fields(&head, &mut out, std::time::SystemTime::UNIX_EPOCH);
+        assert_eq!(&out[..], b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nAge: 50\r\n");
     }
 
     #[test]

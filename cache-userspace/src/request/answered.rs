@@ -90,7 +90,8 @@ impl Path {
             self.store.invalidate(&ask.resource);
         }
         let Some(entry) = confirmed else {
-            // Purged meanwhile.
+            // Purged meanwhile, or dead or without room in its new form: then the next validation would be as vain.
+            self.store.invalidate(&ask.resource);
             let (exchange, body) = away.exchange.with_body(RequestBody::of_nobody());
             self.keep(&ask, exchange);
             return Fetched::LookAgain(body);

@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::ask::{LookUp, candidate};
-use super::{Connection, Path, authority, view};
+use super::{Connection, Path, authority, is_query, view};
 use crate::admin::Position;
 use crate::admin::explain::{
     Asked, BadQuestion, Explanation, Key, LastRefusal, Question, RulesInForce, Verdict, Why,
@@ -114,17 +114,18 @@ impl Path {
             policy::key_parts(key).zip(wanted).is_some_and(|(parts, wanted)| {
                 let wanted_target = match parts.more {
                     [] => wanted.target,
-                    _ if parts.is_of_query() => return false,
-                    // It may answer other queries as well.
-                    _ => wanted.target.split(|byte| *byte == b'?').next().unwrap_or_default(),
+                    _ => policy::no_vary_search::path_and_query(wanted.target).0,
                 };
                 parts.authority == wanted.authority
                     && parts.target == wanted_target
                     && destination.as_ref().is_none_or(|own| parts.destination == own.as_bytes())
                     && partitions.as_ref().is_none_or(|own| own.contains(parts.partition))
+                    && self.asked_by(key, request).is_some()
             })
         };
-        let (mut keys, mut is_complete) = self.store.keys(KEYS_LOOKED_AT_MAX, KEYS_MAX, is_wanted);
+        let (found, mut is_complete) = self.store.keys(KEYS_LOOKED_AT_MAX, KEYS_MAX, is_wanted);
+        let found: BTreeSet<_> = found.iter().filter_map(|key| self.asked_by(key, request)).collect();
+        let mut keys: Vec<_> = found.into_iter().collect();
         let pairs = self.pairs(request, asked, &askers);
         is_complete &= pairs.len() < PAIRS_MAX;
         let boot = clock::boot();
@@ -150,6 +151,22 @@ impl Path {
             }
         }
         Ok(Known { keys, is_complete, notes })
+    }
+
+    /// The key of the request where it finds what stands under `key`: the same, or that of an answer to other queries.
+    fn asked_by(&self, key: &[u8], request: &RequestHead) -> Option<Box<[u8]>> {
+        let parts = policy::key_parts(key)?;
+        let more = parts.more;
+        // The key of a QUERY tells its content too, of which nothing is known here.
+        if is_query(request) || parts.is_of_query() {
+            return None;
+        }
+        if more.is_empty() {
+            return Some(key.into());
+        }
+        let path = key.get(..key.len() - more.len())?;
+        let own = [path, policy::no_vary_search::path_and_query(&request.target).1].concat();
+        (self.searches.key(&own, &request.target)? == key).then(|| own.into_boxed_slice())
     }
 
     /// The keys of the request for each workload and each destination that it may mean, each once.
@@ -184,9 +201,11 @@ impl Path {
         now: Now,
     ) -> Key {
         let rules = self.routes.rules();
-        let stored = self.store.variants(key);
-        let all: Vec<_> = stored.iter().flat_map(|variants| variants.iter()).collect();
-        let found = LookUp::of(&self.store, key, None, &request.target);
+        let search_key = if is_query(request) { None } else { self.searches.key(key, &request.target) };
+        let others = search_key.as_ref().and_then(|key| self.store.variants(key));
+        let stored = [self.store.variants(key), others];
+        let all: Vec<_> = stored.iter().flatten().flat_map(|variants| variants.iter()).collect();
+        let found = LookUp::of(&self.store, key, search_key, &request.target);
         let judged = || {
             let alive: Vec<_> = found.candidates().collect();
             let number = |index: usize| {

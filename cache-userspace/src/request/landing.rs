@@ -180,6 +180,7 @@ pub struct Pump {
     exchange: Option<Exchange<'static>>,
     sink: Sink,
     shared: Arc<Shared>,
+    /// What it was asked by: where it stands may be another.
     key: Vec<u8>,
     lead: Option<Lead<About, Landing>>,
     /// The origin is busy with the request until its answer is complete, or waits for its readers.
@@ -200,8 +201,8 @@ impl Pump {
     ) -> Self {
         let connection = ask.connection.clone();
         let replaces = ask.selected().map(|_| ask.resource.clone());
-        let key = recording.key().to_vec();
         let sink = Sink::Store(Box::new(recording));
+        let key = ask.key.clone();
         Self { path, connection, exchange: Some(exchange), sink, shared, key, lead, turn, replaces }
     }
 

@@ -44,11 +44,6 @@ impl Recording {
         Ok(Self { store: store.clone(), fill, stored, place })
     }
 
-    /// The primary key under which it is to be stored.
-    pub fn key(&self) -> &[u8] {
-        &self.place.key
-    }
-
     /// Appends content.
     ///
     /// # Errors
@@ -101,9 +96,12 @@ impl Recording {
             let bytes = both.part.map_or(part.complete, |part| part.span().bytes());
             bytes <= store.shared.limits.object_bytes_max
         };
-        if let Some((old, combined)) =
-            alive().find_map(|old| Some((old, policy::combined(&old.stored, &together).filter(fits)?)))
-        {
+        // The newer part's groups may have been invalidated since the older one was sent.
+        let join = |old: &Entry| {
+            let both = policy::combined(&old.stored, &together).filter(fits)?;
+            store.is_current_as(&place.resource, &both, old.identity.begun).then_some(both)
+        };
+        if let Some((old, combined)) = alive().find_map(|old| Some((old, join(old)?))) {
             body = joined(old, body, part);
             together = combined;
         }

@@ -144,6 +144,66 @@ async fn an_answer_that_broke_off_is_explained_and_the_next_requests_still_colla
 }
 
 #[tokio::test]
+async fn an_answer_for_several_queries_that_broke_off_is_explained_by_the_one_that_asked() {
+    let origin = Origin::new().await;
+    let node = Node::before(&origin);
+    let mut client = node.client().await;
+    client.send(get("/a?b")).await;
+    let mut server = origin.connection().await;
+    server.request().await;
+    let head =
+        "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nNo-Vary-Search: params\r\nContent-Length: 9\r\n\r\n";
+    server.send(format!("{head}hal")).await;
+    client.head_only().await;
+    drop(server);
+    client.die().await;
+    node.reaches(|figures| figures.not_stored == 1).await;
+
+    let explanation = node.explain("/a?b", &[]);
+
+    assert_eq!(only_key(&explanation).last_refusal.as_ref().map(|last| &last.reason[..]), Some("incomplete"));
+}
+
+#[tokio::test]
+async fn what_answers_several_queries_is_explained_with_what_answers_this_one_alone() {
+    let origin = Origin::new().await;
+    let node = Node::before(&origin);
+    let (mut client, mut server) = answered(&node, &origin, "").await;
+    let several = "Cache-Control: max-age=60\r\nNo-Vary-Search: params=(\"utm\")\r\n";
+    client
+        .get_from(
+            "/p?a=1",
+            &mut server,
+            &ok("Cache-Control: max-age=60\r\nAge: 60\r\nETag: \"o\"\r\n", "own"),
+        )
+        .await;
+    client.get_from("/p?a=1&utm=x", &mut server, &ok(several, "any")).await;
+    client.get_from("/p?a=2&utm=x", &mut server, &ok(several, "other")).await;
+
+    let explanation = node.explain("/p?a=1", &[]);
+
+    let key = only_key(&explanation);
+    assert_eq!((key.target.as_str(), key.variants.len()), ("/p?a=1", 2));
+    let answer = client.get("/p?a=1").await;
+    assert_eq!((answer.text().as_str(), answer.cache_status()), ("any", key.verdict.cache_status.as_str()));
+    assert_eq!(key.verdict.variant, Some(2));
+    assert!(node.explain("/p?a=3", &[]).keys.iter().all(|key| key.variants.is_empty()));
+}
+
+#[tokio::test]
+async fn a_query_is_not_explained_by_what_answers_a_get_rfc10008_2_7() {
+    let origin = Origin::new().await;
+    let node = Node::before(&origin);
+    let (_client, _server) = answered(&node, &origin, "Cache-Control: max-age=60\r\n").await;
+    let url = format!("http://origin.test:{}/a", origin.address().port());
+
+    let explanation = node.explain_by("QUERY", &url, &[]).unwrap();
+
+    let key = only_key(&explanation);
+    assert_eq!((key.verdict.cache_status.as_str(), key.variants.len()), ("fwd=uri-miss", 0));
+}
+
+#[tokio::test]
 async fn a_validation_is_foretold_and_what_comes_of_it_without_the_origin() {
     let origin = Origin::new().await;
     let node = Node::before(&origin);

@@ -119,6 +119,23 @@ async fn a_waiter_does_not_get_an_answer_whose_group_was_invalidated_since_it_be
 }
 
 #[tokio::test]
+async fn what_a_304_puts_into_a_group_that_was_invalidated_since_is_fetched_anew_once() {
+    let origin = Origin::new().await;
+    let (_node, mut client, mut server) = begin(&origin).await;
+    let stale = "Cache-Control: max-age=60\r\nAge: 60\r\nETag: \"a\"\r\n";
+    client.get_from("/a", &mut server, &ok(stale, "old")).await;
+    write(&mut client, &mut server, "200 OK", "\"x\"").await;
+    client.send(get("/a")).await;
+    assert_eq!(server.request().await.field("if-none-match"), Some("\"a\""));
+    server.send(format!("HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\n{}\r\n", of("\"x\""))).await;
+    assert_eq!(server.request().await.field("if-none-match"), None, "it was of no use");
+    server.send(ok(&of("\"x\""), "new")).await;
+    let answer = client.response("GET").await;
+    assert_eq!((answer.text().as_str(), answer.cache_status()), ("new", "fwd=uri-miss; stored"));
+    assert!(client.get("/a").await.is_hit());
+}
+
+#[tokio::test]
 async fn a_response_in_more_groups_than_are_remembered_is_not_stored() {
     let origin = Origin::new().await;
     let (_node, mut client, mut server) = begin(&origin).await;

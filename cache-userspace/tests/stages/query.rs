@@ -356,3 +356,41 @@ async fn contents_together_have_a_bound() {
     let (_, answer) = forwarded(&mut other, &mut second, &query("/b", JSON, &content), &fresh("b")).await;
     assert_eq!(answer.cache_status(), "fwd=uri-miss; stored", "the room is free again");
 }
+
+#[tokio::test]
+async fn what_follows_a_query_that_is_too_large_is_answered_though_the_client_has_ended() {
+    let origin = Origin::new().await;
+    let (node, mut client, mut server) = stored(Node::before(&origin), &origin, FRESH).await;
+    let large = "x".repeat((64 << 10) + 100);
+    let chunks: Vec<&str> = vec![&large[..40_000]; 4];
+    client.send([chunked("/q", JSON, &chunks), get("/after"), query("/q", JSON, "[]")].concat()).await;
+    client.finish();
+    assert_eq!(server.request().await.content.len(), 160_000);
+    server.send(fresh("one")).await;
+    assert_eq!(client.response("QUERY").await.text(), "one");
+    assert_eq!(server.request().await.target(), "/after");
+    server.send(fresh("two")).await;
+    assert_eq!(client.response("GET").await.text(), "two");
+    assert_eq!(server.request().await.text(), "[]");
+    server.send(fresh("three")).await;
+    assert_eq!(client.response("QUERY").await.text(), "three");
+    let figures = node.figures();
+    assert_eq!((figures.requests, figures.misses, figures.uncacheable), (4, 3, 1));
+}
+
+#[tokio::test]
+async fn a_client_that_ended_after_its_query_gets_the_answer_to_the_second_try() {
+    let stale = "Cache-Control: max-age=60\r\nAge: 60\r\nETag: \"a\"\r\n";
+    let origin = Origin::new().await;
+    let (_node, mut client, mut server) = stored(Node::before(&origin), &origin, stale).await;
+    client.send(query("/q", JSON, "{}")).await;
+    client.finish();
+    assert_eq!(server.request().await.field("if-none-match"), Some("\"a\""));
+    settled().await;
+    server.send("HTTP/1.1 412 Precondition Failed\r\nContent-Length: 0\r\n\r\n").await;
+    let mut server = origin.connection().await;
+    let asked = server.request().await;
+    assert_eq!((asked.field("if-none-match"), asked.text().as_str()), (None, "{}"));
+    server.send(fresh("new")).await;
+    assert_eq!(client.response("QUERY").await.text(), "new");
+}

@@ -75,9 +75,21 @@ fn a_purge_of_one_source_concerns_the_whole() {
 
 /// Records a part of a representation of `complete` bytes that begins at `first`.
 fn record(store: &Store, first: u64, content: &[u8], complete: u64) -> Result<Arc<Entry>, Reason> {
+    record_in(store, &[], first, content, complete)
+}
+
+/// The same of one in these groups.
+fn record_in(
+    store: &Store,
+    groups: &[&str],
+    first: u64,
+    content: &[u8],
+    complete: u64,
+) -> Result<Arc<Entry>, Reason> {
+    let groups = groups.iter().map(|group| Box::from(*group)).collect();
     let part = Part { first, last: first + content.len() as u64 - 1, complete };
     let fields = Fields::from_pairs([("etag", "\"a\"")]);
-    let stored = Stored { status: 206, part: Some(part), fields, ..stored("1") };
+    let stored = Stored { status: 206, part: Some(part), fields, groups, ..stored("1") };
     let mut recording = Recording::begin(store, place(store, "k"), stored, None)?;
     recording.append(content)?;
     recording.finish(|stored, _| Bytes::from(stored.status.to_string()))
@@ -102,4 +114,14 @@ fn a_part_that_is_everything_is_the_whole_rfc9110_15_3_7_3() {
     assert_eq!((entry.stored.status, entry.stored.part, &entry.head[..]), (200, None, &b"200"[..]));
     let part = record(&store, 0, b"01234", 10);
     assert_eq!(part.err(), Some(Reason::Superseded));
+}
+
+#[test]
+fn a_part_in_a_group_stays_without_one_that_is_older_than_the_group_s_invalidation() {
+    let store = store_of(8 * MIB);
+    record(&store, 0, b"01234", 10).unwrap();
+    store.invalidate_group(b"k", "x");
+    let new = record_in(&store, &["x"], 5, b"56789", 10).unwrap();
+    assert_eq!((new.body.concat(), new.stored.part.unwrap().first), (b"56789".to_vec(), 5));
+    assert_eq!(live(&store, "k").len(), 1);
 }

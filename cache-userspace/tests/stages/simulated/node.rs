@@ -98,11 +98,21 @@ impl Node {
 
     /// The same of any URL; the Host is the one that clients send.
     pub(crate) fn explain_to(&self, url: &str, fields: &[(&str, &str)]) -> Result<Explanation, BadQuestion> {
+        self.explain_by("GET", url, fields)
+    }
+
+    /// The same of any method.
+    pub(crate) fn explain_by(
+        &self,
+        method: &str,
+        url: &str,
+        fields: &[(&str, &str)],
+    ) -> Result<Explanation, BadQuestion> {
         let host = [("Host", "origin.test")];
         let fields = host.iter().chain(fields).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let question = Question {
             url: url.to_owned(),
-            method: "GET".to_owned(),
+            method: method.to_owned(),
             fields: fields.collect(),
             ..Question::default()
         };

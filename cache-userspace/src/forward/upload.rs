@@ -91,6 +91,11 @@ impl<'a> RequestBody<'a> {
         Ok(count > 0)
     }
 
+    /// Waits until the client is gone; its end alone is not its departure.
+    pub async fn gone(&mut self) {
+        while self.watch().await.is_ok() {}
+    }
+
     /// Waits until the client sends beyond this request or ends; at most one buffer is read ahead.
     ///
     /// # Errors

@@ -17,7 +17,7 @@ use crate::http1::Fields;
 const HEURISTIC_DIVISOR: u64 = 10;
 
 /// How much older than Date a Last-Modified is that counts as a strong validator, in seconds.
-const STRONG_AFTER_S: i64 = 60;
+pub(super) const STRONG_AFTER_S: i64 = 60;
 
 /// The longest that is assumed.
 const HEURISTIC_MAX: Duration = Duration::from_secs(24 * 3600);

@@ -3,16 +3,11 @@
 //! Whether the stored response may be used at all is left to `decide`, the 206 itself to `respond::parts`. The answer
 //! without `Range` must be a 200 (§14.2): the caller sees to that.
 
-use super::date;
+use super::{date, freshness::is_strong};
 use crate::http1::Fields;
 
 /// The most ranges that are answered in one response; more are forwarded (RFC 9110 §17.15).
 pub const RANGES_MAX: usize = 16;
-
-/// How much older than Date a Last-Modified must be to count as a strong validator, seconds.
-///
-/// RFC 9110 §8.8.2.2 asks for one second, and for enough to rule out clocks that differ: Date may be another machine's.
-const STRONG_AFTER_S: i64 = 60;
 
 /// What of a stored response answers a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,7 +71,7 @@ impl<'a> Validators<'a> {
         }
         let modified = || date::parse(if_range, self.date);
         self.last_modified == Some(if_range)
-            && modified().is_some_and(|modified| self.date.saturating_sub(modified) >= STRONG_AFTER_S)
+            && modified().is_some_and(|modified| is_strong(modified, self.date))
     }
 }
 

@@ -107,7 +107,7 @@ impl Path {
         let landing = tokio::select! {
             biased;
             landing = timeout_at(until, follower.landed()) => landing,
-            gone = client_gone(&mut body) => return Err(gone),
+            () = body.gone() => return Err(ForwardError::ClientGone),
         };
         let Ok(landing) = landing else {
             self.counters.collapse_timeouts.incr();
@@ -183,7 +183,7 @@ impl Path {
             _ = follower.landed() => true,
             // The timer would take a moment also for none.
             () = async { if !left.is_zero() { sleep(left).await } } => false,
-            gone = client_gone(&mut body) => return Err(gone),
+            () = body.gone() => return Err(ForwardError::ClientGone),
         };
         if !landing && let Some(response) = self.stale(&ask, Cause::Late) {
             return Ok(Fetched::Response(response));
@@ -311,15 +311,6 @@ fn is_for(ask: &Ask, shared: &Shared) -> bool {
 /// RFC 9112 §6.1: no transfer coding for a client of HTTP/1.0.
 fn takes(ask: &Ask, stored: &Stored) -> bool {
     !stored.is_coded || ask.request.version == Version::Http11
-}
-
-/// Waits until the client is gone; its end alone is not its departure.
-async fn client_gone(body: &mut RequestBody<'_>) -> ForwardError {
-    loop {
-        if body.watch().await.is_err() {
-            return ForwardError::ClientGone;
-        }
-    }
 }
 
 /// Sees an answer through that has no client.

@@ -155,7 +155,7 @@ async fn read_along(
                 flush(&mut queue, client, &follow, counters).await?;
                 tokio::select! {
                     piece = follow.next(WAITING_BYTES_MAX) => piece,
-                    gone = gone(body) => return Err(gone),
+                    () = body.gone() => return Err(SendError::Client),
                 }
             }
         };
@@ -205,12 +205,6 @@ async fn flush(
         }
     }
     Ok(())
-}
-
-/// Waits until the client is gone; its end alone is not its departure.
-async fn gone(body: &mut RequestBody<'_>) -> SendError {
-    while body.watch().await.is_ok() {}
-    SendError::Client
 }
 
 /// Sends an answer of ours.

@@ -33,7 +33,7 @@ use crate::forward::{
 };
 use crate::http1::{Fields, Framing, RequestHead, ResponseHead, Version, encode};
 use crate::identify::Workload;
-use crate::policy::{self, Decision, Eligibility, Miss, Reason, RequestView, ResponseView};
+use crate::policy::{self, Decision, Eligibility, Miss, Reason, RequestView, ResponseView, Stored};
 use crate::redirect::bypass::Bypass;
 use crate::respond::{CacheStatus, Forwarded, Own, Response, Reused};
 use crate::route::{Route, Routes};
@@ -204,17 +204,14 @@ impl Path {
             return self.bypass(request, &content, body, connection, reason.fwd(), reason.as_str()).await;
         }
         let key = connection.key(request, &content.bytes);
-        let wait_until = Instant::now() + self.limits.collapse_timeout;
+        let mut wait_until = None;
         for look in 1..=LOOKS_MAX {
             let search_key = if is_query(request) { None } else { self.searches.key(&key, &request.target) };
             let found = LookUp::of(&self.store, &key, search_key, &request.target);
             let now = clock::now();
             let (selected, miss) = match policy::decide(&view, found.candidates(), rules, now) {
                 Decision::Reuse { index, age, revalidate } => match found.entry(index, &self.store) {
-                    // RFC 9112 §6.1: no transfer coding for a client of HTTP/1.0.
-                    Some(entry) if entry.stored.is_coded && request.version == Version::Http10 => {
-                        (None, Miss::Request)
-                    }
+                    Some(entry) if !takes(request, &entry.stored) => (None, Miss::Request),
                     Some(entry) => {
                         if revalidate {
                             let general = general(request);
@@ -240,7 +237,9 @@ impl Path {
                 Decision::Forward(miss) => (None, miss),
             };
             let ask = Ask::new(request, &content, connection, rules, &found, selected, miss);
-            let fetched = self.fetch(ask, body, (look < LOOKS_MAX).then_some(wait_until)).await;
+            // One wait for all looks.
+            let until = *wait_until.get_or_insert_with(|| Instant::now() + self.limits.collapse_timeout);
+            let fetched = self.fetch(ask, body, (look < LOOKS_MAX).then_some(until)).await;
             match fetched.inspect_err(|error| self.leave_alone(connection, error))? {
                 Fetched::Response(response) => return Ok(response),
                 Fetched::LookAgain(client) => body = client,
@@ -398,6 +397,11 @@ fn general(request: &RequestHead) -> RequestHead {
     let method =
         if &request.method[..] == b"HEAD" { Bytes::from_static(b"GET") } else { request.method.clone() };
     RequestHead { method, fields, ..request.clone() }
+}
+
+/// RFC 9112 §6.1: no transfer coding for a client of HTTP/1.0.
+fn takes(request: &RequestHead, stored: &Stored) -> bool {
+    !stored.is_coded || request.version == Version::Http11
 }
 
 /// The authority of the request: its Host (RFC 9110 §7.2); eligible requests have exactly one.

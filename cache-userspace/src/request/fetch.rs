@@ -8,11 +8,11 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::ask::{About, Ask, candidate};
 use super::landing::{Landing, SILENCE_MAX, Shared};
-use super::{Path, view};
+use super::{Path, takes, view};
 use crate::clock;
 use crate::forward::{Answer, Exchange, Follower, ForwardError, Lead, Part, RequestBody, Turn};
-use crate::http1::{RequestHead, Version};
-use crate::policy::{self, Cause, Decision, Now, StaleVerdict, Stored};
+use crate::http1::RequestHead;
+use crate::policy::{self, Cause, Decision, Now, StaleVerdict};
 use crate::respond::{Own, Response, Reused, Role, SharedResponse};
 
 /// What a fetch led to.
@@ -288,7 +288,8 @@ impl Path {
 
     /// What is stored, instead of an answer that failed so, where policy allows it; or our 504 where it demands it.
     pub(super) fn stale<'a>(&self, ask: &Ask, cause: Cause) -> Option<Response<'a>> {
-        let entry = ask.selected().filter(|entry| self.store.alive(entry) && takes(ask, &entry.stored))?;
+        let entry =
+            ask.selected().filter(|entry| self.store.alive(entry) && takes(&ask.request, &entry.stored))?;
         let now = clock::now();
         match policy::stale(&view(&ask.request), &entry.stored, &ask.rules, now, cause) {
             StaleVerdict::Reuse { age } => {
@@ -305,12 +306,7 @@ impl Path {
 fn is_for(ask: &Ask, shared: &Shared) -> bool {
     let candidate = policy::Candidate { stored: &shared.stored, content_bytes: 0 };
     let decision = policy::decide(&view(&ask.request), std::iter::once(candidate), &ask.rules, clock::now());
-    matches!(decision, Decision::Reuse { revalidate: false, .. }) && takes(ask, &shared.stored)
-}
-
-/// RFC 9112 §6.1: no transfer coding for a client of HTTP/1.0.
-fn takes(ask: &Ask, stored: &Stored) -> bool {
-    !stored.is_coded || ask.request.version == Version::Http11
+    matches!(decision, Decision::Reuse { revalidate: false, .. }) && takes(&ask.request, &shared.stored)
 }
 
 /// Sees an answer through that has no client.

@@ -53,10 +53,52 @@ counters! {
     OriginalDstFull = 12, "original_dst_full";
     /// Connections made while the switch was off.
     PassedOff = 13, "passed_off";
+    /// Requests answered by the kernel.
+    KernelHits = 14, "kernel_hits";
+    /// Body bytes of those answers.
+    KernelBytes = 15, "kernel_bytes";
+    /// Client sockets enrolled for answers of the kernel.
+    Enrolled = 16, "enrolled";
+    /// Client sockets that were not: they are MPTCP.
+    EnrolRefusedMptcp = 17, "enrol_refused_mptcp";
+    /// Client sockets that were not: bytes were sent before the connection was established.
+    EnrolRefusedData = 18, "enrol_refused_data";
+    /// Client sockets that were not: a map was full, or the kernel refused.
+    EnrolRefusedFull = 19, "enrol_refused_full";
+    /// Client sockets taken out at their own half-close.
+    LeftAtHalfClose = 20, "left_at_half_close";
+    /// Sends that are no complete head of the methods that are answered.
+    UnansweredNoHead = 21, "unanswered_no_head";
+    /// Heads too long to be looked at.
+    UnansweredTooLong = 22, "unanswered_too_long";
+    /// Heads sent while the daemon's sign of life was old, or hits were switched off.
+    UnansweredStale = 23, "unanswered_stale";
+    /// Heads on a connection whose record is not there, or that is to have no hits.
+    UnansweredNoHits = 24, "unanswered_no_hits";
+    /// Heads that the daemon gets so that it stays in the picture.
+    UnansweredSampled = 25, "unanswered_sampled";
+    /// Heads sent before everything earlier was answered.
+    UnansweredOutstanding = 26, "unanswered_outstanding";
+    /// Heads sent before everything that was answered had arrived or was read.
+    UnansweredUnread = 27, "unanswered_unread";
+    /// Heads that are not resident.
+    UnansweredCold = 28, "unanswered_cold";
+    /// Heads whose resident response has expired.
+    UnansweredExpired = 29, "unanswered_expired";
+    /// Heads whose hash is that of another one, or whose response was taken back meanwhile.
+    UnansweredOther = 30, "unanswered_other";
+    /// Answers for which the kernel had no memory.
+    UnansweredNoMemory = 31, "unanswered_no_memory";
+    /// Sends that failed because an answer could not be undone.
+    AnswersSpoilt = 32, "answers_spoilt";
+    /// Connections on which bytes were passed on while an answer of the kernel was unread.
+    Pipelining = 33, "pipelining";
+    /// Connections whose application reads with splice(2).
+    Splicing = 34, "splicing";
 }
 
 /// Slots of the counter array.
-pub const COUNTERS: u32 = 16;
+pub const COUNTERS: u32 = 40;
 
 #[cfg(test)]
 mod tests {

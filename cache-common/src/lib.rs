@@ -7,6 +7,7 @@
 
 pub mod connection;
 pub mod event;
+pub mod hot;
 pub mod redirect;
 
 /// `AF_INET` as the kernel programs see it.

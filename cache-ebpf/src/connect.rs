@@ -8,7 +8,7 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{bpf_sock, bpf_sock_addr};
 use aya_ebpf::helpers::{
     bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_current_uid_gid,
-    bpf_get_netns_cookie, bpf_ktime_get_boot_ns,
+    bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_ktime_get_boot_ns,
 };
 use aya_ebpf::programs::SockAddrContext;
 use cache_common::connection::{BypassKey, IpWords, OriginalDst, PortKey, is_mapped, mapped};
@@ -98,6 +98,8 @@ impl<'a> Attempt<'a> {
             workload: self.cgroup,
             netns_cookie: self.workload.netns_cookie,
             begun_at_ns: self.now_ns(),
+            // SAFETY: the context of this program.
+            cookie: unsafe { bpf_get_socket_cookie(self.ctx.as_ptr()) },
         };
         // SAFETY: creates the value from `original`; null means that there was no memory.
         let kept = unsafe { SOCKET_DST.get_or_insert_ptr_mut(self.ctx, Some(&mut original)) };

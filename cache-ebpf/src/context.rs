@@ -1,17 +1,20 @@
 //! Loads from program contexts that the compiler cannot merge: the verifier rejects a context pointer that was
 //! moved ("dereference of modified ctx ptr"), which is what two merged branches come to.
 
-/// Loads one 32-bit word of a context at a constant offset.
+/// Loads one 32-bit word of a context at a constant offset: a field, or a number of bytes.
 macro_rules! load_u32 {
-    ($pointer:expr, $type:ty, $($field:tt)+) => {{
+    ($pointer:expr, $type:ty, $($field:tt)+) => {
+        $crate::context::load_u32!(at $pointer, core::mem::offset_of!($type, $($field)+))
+    };
+    (at $pointer:expr, $offset:expr) => {{
         let word: u64;
-        // SAFETY: the offset is a field of the context type, which the verifier checks again.
+        // SAFETY: the verifier checks that the context has a field there.
         unsafe {
             core::arch::asm!(
                 "{word} = *(u32 *)({context} + {offset})",
                 word = out(reg) word,
                 context = in(reg) $pointer,
-                offset = const core::mem::offset_of!($type, $($field)+),
+                offset = const $offset,
                 options(nostack, readonly)
             )
         };

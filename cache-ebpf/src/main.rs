@@ -8,13 +8,19 @@
 
 mod connect;
 mod context;
+mod enrol;
 mod lookup;
 mod maps;
 mod names;
+mod order;
+mod resident;
+mod sk_msg;
 mod sock_ops;
+mod splice;
+mod tcp;
 
-use aya_ebpf::macros::{cgroup_sock_addr, sock_ops};
-use aya_ebpf::programs::{SockAddrContext, SockOpsContext};
+use aya_ebpf::macros::{cgroup_sock_addr, fentry, sk_msg, sock_ops};
+use aya_ebpf::programs::{FEntryContext, SkMsgContext, SockAddrContext, SockOpsContext};
 
 /// The verdict that lets the system call go on.
 const PROCEED: i32 = 1;
@@ -65,6 +71,29 @@ pub fn sidestep_name6(ctx: SockAddrContext) -> i32 {
 #[sock_ops]
 pub fn sidestep_sockops(ctx: SockOpsContext) -> u32 {
     sock_ops::changed(&ctx);
+    0
+}
+
+/// Changes of a workload's TCP sockets, for answers of the kernel.
+#[sock_ops]
+pub fn sidestep_enrol(ctx: SockOpsContext) -> u32 {
+    enrol::changed(&ctx);
+    0
+}
+
+/// `send()` of an enrolled socket.
+#[sk_msg]
+pub fn sidestep_sent(ctx: SkMsgContext) -> u32 {
+    match sk_msg::sent(&ctx) {
+        sk_msg::Verdict::Proceed => 1,
+        sk_msg::Verdict::Fail => 0,
+    }
+}
+
+/// `splice()` from any TCP socket.
+#[fentry(function = "tcp_splice_read")]
+pub fn sidestep_splice(ctx: FEntryContext) -> u32 {
+    splice::read(&ctx);
     0
 }
 

@@ -1,12 +1,13 @@
 //! Every map: its key, its value, who writes it, who reads it, and what happens when it is full.
 
 use aya_ebpf::bindings::bpf_sock;
-use aya_ebpf::btf_maps::SkStorage;
+use aya_ebpf::btf_maps::{Array as InnerArray, ArrayOfMaps, SkStorage};
 use aya_ebpf::helpers::bpf_sk_storage_get;
 use aya_ebpf::macros::{btf_map, map};
-use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, SockHash};
 use cache_common::connection::{BypassKey, ConnectionKey, OriginalDst, PortKey};
 use cache_common::event::{COUNTERS, Counter};
+use cache_common::hot::{Asker, CHUNK_WORDS, ConnectionRecord, HotKey, HotSlot, Published, SCRATCH_CELLS};
 use cache_common::redirect::Workload;
 
 /// Enrolled workloads, and cgroups that are excluded.
@@ -28,11 +29,12 @@ pub static PORTS: HashMap<PortKey, u32> = HashMap::with_max_entries(65536, 0);
 #[map]
 pub static EXCLUDED_USERS: HashMap<u32, u32> = HashMap::with_max_entries(64, 0);
 
-/// The daemon's last sign of life, nanoseconds of `CLOCK_BOOTTIME`; 0 while the switch is off.
+/// The daemon's last sign of life, nanoseconds of `CLOCK_BOOTTIME`; 0 while the switch is off. Of two: for new
+/// connections, and for answers of the kernel.
 ///
-/// Written by the daemon's heartbeat thread, read by `connect`.
+/// Written by the daemon's heartbeat thread, read by `connect` and `sk_msg`.
 #[map]
-pub static HEARTBEAT: Array<u64> = Array::with_max_entries(1, 0);
+pub static HEARTBEAT: Array<u64> = Array::with_max_entries(2, 0);
 
 /// Destinations left alone until the time stored (`CLOCK_BOOTTIME`), for one workload.
 ///
@@ -63,6 +65,72 @@ pub static PENDING_BEGUN: HashMap<u64, u64> = HashMap::with_max_entries(8193, 0)
 #[map]
 pub static PENDING_TAKEN: HashMap<u64, u64> = HashMap::with_max_entries(8193, 0);
 
+/// The sockets of clients whose requests may be answered by the kernel.
+///
+/// Key: socket cookie. Written by `enrol`, read by `sk_msg`; a socket leaves it by itself when it is closed.
+/// Full: the connection is served by the daemon; counted in `enrol_refused_full`.
+#[map]
+pub static CLIENTS: SockHash<u64> = SockHash::with_max_entries(CONNECTIONS_MAX, 0);
+
+/// What the kernel counts of each connection in `CLIENTS`.
+///
+/// Key: socket cookie. Created by `enrol`, written by `sk_msg` and `splice`, read and taken out by the daemon.
+/// Full: as for `CLIENTS`.
+#[map]
+pub static CONNECTIONS: HashMap<u64, ConnectionRecord> =
+    HashMap::with_max_entries(CONNECTIONS_MAX, BPF_F_NO_PREALLOC);
+
+/// What the daemon says of each connection in `CLIENTS`; nothing until it has answered something.
+///
+/// Key: socket cookie. Written by the daemon only, read by `sk_msg`. Full: the connection gets no hits.
+#[map]
+pub static PUBLISHED: HashMap<u64, Published> = HashMap::with_max_entries(CONNECTIONS_MAX, BPF_F_NO_PREALLOC);
+
+/// Destinations of workloads with resident responses, until when (`CLOCK_BOOTTIME`): others are not enrolled.
+///
+/// Written by the daemon, read by `enrol`. Full: the least recently used one is no longer enrolled.
+#[map]
+pub static HOT_DESTINATIONS: LruHashMap<Asker, u64> = LruHashMap::with_max_entries(16384, 0);
+
+/// Where the resident response to a head is.
+///
+/// Written by the daemon, read by `sk_msg`. Full: nothing more is promoted until something gives way.
+#[map]
+pub static HOT_INDEX: HashMap<HotKey, HotSlot> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
+
+/// The resident responses, cut into chunks; the daemon writes through a mapping of this memory, and never what is in
+/// the index. Its size is the budget, set at load.
+#[map]
+pub static HOT_CHUNKS: Array<[u64; CHUNK_WORDS]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Holds nothing: a change of a map of maps from user space returns when all programs that ran at its beginning have
+/// ended, which is what the daemon waits for before it uses a chunk again.
+#[btf_map]
+pub static GRACE: ArrayOfMaps<InnerArray<u32, 1>, 1> = ArrayOfMaps::new();
+
+/// Where `sk_msg` keeps the cells of the head that it looks at.
+#[map]
+pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// The cells of a head, and how many programs use this memory: one that was interrupted by another of its CPU is the
+/// only one to use it.
+#[repr(C)]
+pub struct Scratch {
+    /// How many programs want it.
+    pub users: u64,
+    /// Always 0.
+    pub zero: u64,
+    /// The cells.
+    pub cells: [u64; SCRATCH_CELLS],
+}
+
+/// Bounds the connections that the kernel may answer on.
+const CONNECTIONS_MAX: u32 = 65536;
+/// Memory when it is used, not before.
+const BPF_F_NO_PREALLOC: u32 = 1;
+/// Memory that user space may map.
+const BPF_F_MMAPABLE: u32 = 1 << 10;
+
 /// One slot for each `Counter`. Written by the programs, read by the daemon.
 #[map]
 pub static COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS, 0);
@@ -73,6 +141,15 @@ pub fn count(counter: Counter) {
     if let Some(slot) = COUNTS.get_ptr_mut(counter as u32) {
         // SAFETY: the slot is this CPU's own, and programs of one kind do not interrupt each other here.
         unsafe { *slot += 1 }
+    }
+}
+
+/// Counts a number of something.
+#[inline(always)]
+pub fn count_many(counter: Counter, many: u64) {
+    if let Some(slot) = COUNTS.get_ptr_mut(counter as u32) {
+        // SAFETY: as above.
+        unsafe { *slot += many }
     }
 }
 

@@ -135,7 +135,21 @@ impl Daemon {
     /// What the kernel refuses; where a thread cannot be started.
     pub fn start(options: Options, switch: Arc<Switch>) -> Result<Self, AppError> {
         let Options { profile, store_bytes, is_strict, policy, excluded_users, limits } = options;
-        let kernel = Arc::new(Kernel::load()?);
+        let settings = crate::redirect::hit_maps::HitSettings {
+            chunks: 4096,
+            skip: cache_common::hot::SkipList::EMPTY,
+            seeds: cache_common::hot::Seeds { start: [1, 2], factor: [3, 5] },
+            faults: 0,
+        };
+        let offsets = crate::redirect::btf::Offsets::of_running_kernel().ok();
+        let kernel = Arc::new(Kernel::load(&settings, offsets.as_ref())?);
+        match kernel.load_hits() {
+            Ok(()) => kernel.enrol_clients(),
+            Err(error) => tracing::warn!(%error, "no hits in the kernel"),
+        }
+        if let Err(error) = kernel.watch_splice() {
+            tracing::debug!(%error, "who reads with splice(2) is not noticed");
+        }
         for user in excluded_users {
             kernel.exclude_user(user)?;
         }

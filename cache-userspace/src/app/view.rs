@@ -93,6 +93,7 @@ impl Shared {
                 KernelCounter::PassedPending => &counters.passed_pending,
                 KernelCounter::PassedNoListener => &counters.passed_no_listener,
                 KernelCounter::PassedStorage => &counters.passed_storage,
+                _ => continue,
             };
             figure.set(value);
             if !matches!(counter, KernelCounter::Redirected | KernelCounter::OriginalDstFull) {

@@ -7,12 +7,17 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aya::maps::{Array, HashMap, MapData, PerCpuArray};
 use aya::programs::cgroup_sock_addr::CgroupSockAddrLink;
+use aya::programs::fentry::FEntryLink;
+use aya::programs::sk_msg::SkMsgLink;
 use aya::programs::sock_ops::SockOpsLink;
-use aya::programs::{CgroupAttachMode, CgroupSockAddr, ProgramError, SockOps};
-use aya::{Ebpf, EbpfLoader};
+use aya::programs::{CgroupAttachMode, CgroupSockAddr, FEntry, ProgramError, SkMsg, SockOps};
+use aya::{Btf, Ebpf, EbpfLoader};
 use cache_common::connection::{BypassKey, ConnectionKey, IpWords, OriginalDst, PortKey};
 use cache_common::event::Counter;
 use cache_common::redirect::Workload;
+
+use super::btf::Offsets;
+use super::hit_maps::{HitMaps, HitSettings};
 
 /// The object, built by `build.rs`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sidestep-ebpf.o"));
@@ -20,6 +25,9 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/si
 const NAMES: [&str; 4] = ["sidestep_peer4", "sidestep_peer6", "sidestep_name4", "sidestep_name6"];
 const CONNECT: [&str; 2] = ["sidestep_connect4", "sidestep_connect6"];
 const SOCK_OPS: &str = "sidestep_sockops";
+const ENROL: &str = "sidestep_enrol";
+const SENT: &str = "sidestep_sent";
+const SPLICE: &str = "sidestep_splice";
 
 /// Why the kernel did not take our programs or a map entry.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +46,9 @@ pub enum KernelError {
     /// The object does not hold what this program was built with.
     #[error("the kernel object lacks {0}")]
     Missing(&'static str),
+    /// The memory of resident responses could not be mapped.
+    #[error("the memory of resident responses cannot be mapped: {0}")]
+    Memory(#[source] std::io::Error),
     /// A map could not be read or written.
     #[error("map {map}: {source}")]
     Map {
@@ -55,6 +66,7 @@ pub struct Attachment {
     connect: Vec<CgroupSockAddrLink>,
     _names: Vec<CgroupSockAddrLink>,
     _sock_ops: SockOpsLink,
+    _enrol: Option<SockOpsLink>,
 }
 
 impl Attachment {
@@ -65,43 +77,79 @@ impl Attachment {
     }
 }
 
-type Map<K, V> = Mutex<HashMap<MapData, K, V>>;
+/// A hash map whose handle one thread uses at a time.
+pub(super) type Typed<K, V> = Mutex<HashMap<MapData, K, V>>;
 
 /// Sidestep's programs and maps in the running kernel.
 pub struct Kernel {
     programs: Mutex<Ebpf>,
-    workloads: Map<u64, Workload>,
-    ports: Map<PortKey, u32>,
-    excluded_users: Map<u32, u32>,
+    workloads: Typed<u64, Workload>,
+    ports: Typed<PortKey, u32>,
+    excluded_users: Typed<u32, u32>,
     heartbeat: Mutex<Array<MapData, u64>>,
-    bypass: Map<BypassKey, u64>,
-    original_dst: Map<ConnectionKey, OriginalDst>,
-    pending_begun: Map<u64, u64>,
-    pending_taken: Map<u64, u64>,
+    bypass: Typed<BypassKey, u64>,
+    original_dst: Typed<ConnectionKey, OriginalDst>,
+    pending_begun: Typed<u64, u64>,
+    pending_taken: Typed<u64, u64>,
     counts: PerCpuArray<MapData, u64>,
+    hits: HitMaps,
+    /// Kept for as long as they are to run.
+    hit_links: Mutex<HitLinks>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// What of the programs for hits is attached to no cgroup.
+#[derive(Default)]
+struct HitLinks {
+    is_enrolling: bool,
+    _sent: Option<SkMsgLink>,
+    _splice: Option<FEntryLink>,
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic while a map handle was held leaves the handle as good as before: it has no state of its own.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn hash_map<K: aya::Pod, V: aya::Pod>(ebpf: &mut Ebpf, name: &'static str) -> Result<Map<K, V>, KernelError> {
+pub(super) fn hash_map<K: aya::Pod, V: aya::Pod>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<Typed<K, V>, KernelError> {
     let map = ebpf.take_map(name).ok_or(KernelError::Missing(name))?;
     Ok(Mutex::new(HashMap::try_from(map).map_err(|source| KernelError::Map { map: name, source })?))
 }
 
 impl Kernel {
-    /// Loads the programs and maps.
+    /// Loads the programs and maps; the programs for hits are loaded by [`Kernel::load_hits`], which is in vain without
+    /// `offsets`.
     ///
     /// # Errors
     /// What the kernel refuses, in the kernel's words; needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON.
-    pub fn load() -> Result<Self, KernelError> {
-        let mut ebpf = EbpfLoader::new().load(OBJECT)?;
+    pub fn load(settings: &HitSettings, offsets: Option<&Offsets>) -> Result<Self, KernelError> {
+        let HitSettings { chunks, skip, seeds, faults } = settings;
+        let mut loader = EbpfLoader::new();
+        loader.map_max_entries("HOT_CHUNKS", *chunks).map_max_entries("HOT_INDEX", *chunks);
+        loader.override_global("SKIP", skip, true).override_global("SEEDS", seeds, true);
+        loader.override_global("FAULTS", faults, true);
+        if let Some(offsets) = offsets {
+            loader
+                .override_global("OFFSET_COPIED_SEQ", &offsets.copied_seq, true)
+                .override_global("OFFSET_RCV_NXT", &offsets.rcv_nxt, true)
+                .override_global("OFFSET_RMEM_ALLOC", &offsets.rmem_alloc, true)
+                .override_global("OFFSET_WRITE_SEQ", &offsets.write_seq, true)
+                .override_global("OFFSET_SND_UNA", &offsets.snd_una, true)
+                .override_global("OFFSET_BYTES_RECEIVED", &offsets.bytes_received, true)
+                .override_global("OFFSET_BYTES_ACKED", &offsets.bytes_acked, true)
+                .override_global("OFFSET_IS_MPTCP", &offsets.is_mptcp.0, true)
+                .override_global("MASK_IS_MPTCP", &offsets.is_mptcp.1, true)
+                .override_global("OFFSET_SOCKET_SK", &offsets.socket_sk, true);
+        }
+        let mut ebpf = loader.load(OBJECT)?;
         for name in NAMES.into_iter().chain(CONNECT) {
             hook(&mut ebpf, name)?.load().map_err(|source| KernelError::Program { program: name, source })?;
         }
-        sock_ops(&mut ebpf)?.load().map_err(|source| KernelError::Program { program: SOCK_OPS, source })?;
+        sock_ops(&mut ebpf, SOCK_OPS)?
+            .load()
+            .map_err(|source| KernelError::Program { program: SOCK_OPS, source })?;
         let heartbeat = ebpf.take_map("HEARTBEAT").ok_or(KernelError::Missing("HEARTBEAT"))?;
         let counts = ebpf.take_map("COUNTS").ok_or(KernelError::Missing("COUNTS"))?;
         let kernel = Self {
@@ -117,11 +165,55 @@ impl Kernel {
             pending_taken: hash_map(&mut ebpf, "PENDING_TAKEN")?,
             counts: PerCpuArray::try_from(counts)
                 .map_err(|source| KernelError::Map { map: "COUNTS", source })?,
+            hits: HitMaps::take(&mut ebpf, *chunks)?,
+            hit_links: Mutex::default(),
             programs: Mutex::new(ebpf),
         };
         insert(&kernel.pending_begun, "PENDING_BEGUN", &0, &0)?;
         insert(&kernel.pending_taken, "PENDING_TAKEN", &0, &0)?;
         Ok(kernel)
+    }
+
+    /// The maps of hits.
+    pub fn hits(&self) -> &HitMaps {
+        &self.hits
+    }
+
+    /// Loads the programs that answer requests, for the sockets that are enrolled by hand.
+    ///
+    /// # Errors
+    /// What the kernel refuses, in the kernel's words.
+    pub fn load_hits(&self) -> Result<(), KernelError> {
+        let mut ebpf = lock(&self.programs);
+        let failed = |program| move |source| KernelError::Program { program, source };
+        sock_ops(&mut ebpf, ENROL)?.load().map_err(failed(ENROL))?;
+        let program = ebpf.program_mut(SENT).ok_or(KernelError::Missing(SENT))?;
+        let program: &mut SkMsg = program.try_into().map_err(failed(SENT))?;
+        program.load().map_err(failed(SENT))?;
+        let link = program.attach(lock(self.hits.clients()).fd()).map_err(failed(SENT))?;
+        lock(&self.hit_links)._sent = Some(program.take_link(link).map_err(failed(SENT))?);
+        Ok(())
+    }
+
+    /// Notices who reads with splice(2), from now on.
+    ///
+    /// # Errors
+    /// Where the kernel lets nobody trace `tcp_splice_read`.
+    pub fn watch_splice(&self) -> Result<(), KernelError> {
+        let mut ebpf = lock(&self.programs);
+        let failed = |source| KernelError::Program { program: SPLICE, source };
+        let types = Btf::from_sys_fs().map_err(|error| failed(error.into()))?;
+        let program = ebpf.program_mut(SPLICE).ok_or(KernelError::Missing(SPLICE))?;
+        let program: &mut FEntry = program.try_into().map_err(failed)?;
+        program.load("tcp_splice_read", &types).map_err(failed)?;
+        let link = program.attach().map_err(failed)?;
+        lock(&self.hit_links)._splice = Some(program.take_link(link).map_err(failed)?);
+        Ok(())
+    }
+
+    /// Enrols the sockets of workloads that are attached from now on; `load_hits` comes first.
+    pub fn enrol_clients(&self) {
+        lock(&self.hit_links).is_enrolling = true;
     }
 
     /// Attaches every hook to a cgroup.
@@ -131,9 +223,14 @@ impl Kernel {
     pub fn attach(&self, cgroup: &File) -> Result<Attachment, KernelError> {
         let mut ebpf = lock(&self.programs);
         let failed = |program| move |source| KernelError::Program { program, source };
-        let program = sock_ops(&mut ebpf)?;
-        let link = program.attach(cgroup, CgroupAttachMode::Single).map_err(failed(SOCK_OPS))?;
-        let sock_ops = program.take_link(link).map_err(failed(SOCK_OPS))?;
+        let mut attach_sock_ops = |name| -> Result<SockOpsLink, KernelError> {
+            let program = sock_ops(&mut ebpf, name)?;
+            let link = program.attach(cgroup, CgroupAttachMode::Single).map_err(failed(name))?;
+            program.take_link(link).map_err(failed(name))
+        };
+        let sock_ops = attach_sock_ops(SOCK_OPS)?;
+        let is_enrolling = lock(&self.hit_links).is_enrolling;
+        let enrol = is_enrolling.then(|| attach_sock_ops(ENROL)).transpose()?;
         let mut attach = |names: &[&'static str]| -> Result<Vec<CgroupSockAddrLink>, KernelError> {
             let mut links = Vec::with_capacity(names.len());
             for name in names {
@@ -145,7 +242,7 @@ impl Kernel {
         };
         let names = attach(&NAMES)?;
         // Last: from now on connections are redirected, and all else must be in place.
-        Ok(Attachment { connect: attach(&CONNECT)?, _names: names, _sock_ops: sock_ops })
+        Ok(Attachment { connect: attach(&CONNECT)?, _names: names, _sock_ops: sock_ops, _enrol: enrol })
     }
 
     /// Makes a workload, its ports and its counters known.
@@ -195,8 +292,20 @@ impl Kernel {
     /// # Errors
     /// None that a valid handle could cause.
     pub fn beat(&self, now_ns: u64) -> Result<(), KernelError> {
+        self.set_heartbeat(0, now_ns)
+    }
+
+    /// The same for hits: 0 ends them.
+    ///
+    /// # Errors
+    /// None that a valid handle could cause.
+    pub fn beat_for_hits(&self, now_ns: u64) -> Result<(), KernelError> {
+        self.set_heartbeat(1, now_ns)
+    }
+
+    fn set_heartbeat(&self, index: u32, now_ns: u64) -> Result<(), KernelError> {
         lock(&self.heartbeat)
-            .set(0, now_ns, 0)
+            .set(index, now_ns, 0)
             .map_err(|source| KernelError::Map { map: "HEARTBEAT", source })
     }
 
@@ -254,8 +363,8 @@ impl Kernel {
     }
 }
 
-fn insert<K: aya::Pod, V: aya::Pod>(
-    map: &Map<K, V>,
+pub(super) fn insert<K: aya::Pod, V: aya::Pod>(
+    map: &Typed<K, V>,
     name: &'static str,
     key: &K,
     value: &V,
@@ -268,9 +377,9 @@ fn hook<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut CgroupSock
     program.try_into().map_err(|source| KernelError::Program { program: name, source })
 }
 
-fn sock_ops(ebpf: &mut Ebpf) -> Result<&mut SockOps, KernelError> {
-    let program = ebpf.program_mut(SOCK_OPS).ok_or(KernelError::Missing(SOCK_OPS))?;
-    program.try_into().map_err(|source| KernelError::Program { program: SOCK_OPS, source })
+fn sock_ops<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SockOps, KernelError> {
+    let program = ebpf.program_mut(name).ok_or(KernelError::Missing(name))?;
+    program.try_into().map_err(|source| KernelError::Program { program: name, source })
 }
 
 /// An address as the kernel programs write it.

@@ -1,9 +1,11 @@
 //! The user side of the kernel programs: loading and attaching them, writing their maps, where they may be attached,
 //! and what is wrong where not.
 
+pub mod btf;
 pub mod bypass;
 pub mod cgroup;
 pub mod heartbeat;
+pub mod hit_maps;
 pub mod kernel;
 pub mod preflight;
 pub mod prog_query;

@@ -1,0 +1,114 @@
+//! Whether a request may be answered before the daemon has seen it. Linux reads what `sk_msg` puts into a socket before
+//! what TCP brought: an answer that overtakes another one is a wrong answer.
+//!
+//! Nothing is outstanding if every byte that was sent belongs to a message that the daemon has answered, every byte
+//! that the daemon wrote has arrived, and everything that arrived was read.
+
+use core::ptr::{addr_of, read_volatile};
+
+use aya_ebpf::bindings::{BPF_TCP_ESTABLISHED, bpf_sock};
+use cache_common::event::Counter;
+use cache_common::hot::{ConnectionRecord, NO_HITS, PIPELINES, Published, SPLICES};
+
+use crate::context::load_u32;
+use crate::maps::{PUBLISHED, count};
+use crate::tcp::Tcp;
+
+/// After so many answers in a row the daemon gets a request; a power of two.
+#[unsafe(no_mangle)]
+static SAMPLED_HITS: u32 = 256;
+/// After so long, nanoseconds, too.
+#[unsafe(no_mangle)]
+static SAMPLED_NS: u64 = 5_000_000_000;
+
+/// Conditions that are left out, to see the tests fail; 0 but in builds for that.
+#[unsafe(no_mangle)]
+static FAULTS: u32 = 0;
+/// Whatever was sent counts as answered.
+const FAULT_OUTSTANDING: u32 = 1;
+/// Whatever was written counts as arrived.
+const FAULT_IN_FLIGHT: u32 = 2;
+/// Whatever came by TCP counts as read.
+const FAULT_UNREAD_TCP: u32 = 4;
+/// Whatever came from here counts as read.
+const FAULT_UNREAD_HIT: u32 = 8;
+/// Expired responses count as fresh.
+pub const FAULT_EXPIRED: u32 = 16;
+/// All heads have the same hash.
+pub const FAULT_HASH: u32 = 32;
+/// Heads are not compared.
+pub const FAULT_COMPARE: u32 = 64;
+/// A response that was taken back counts as there.
+pub const FAULT_RETIRED: u32 = 128;
+
+/// Whether a condition is left out.
+#[inline(always)]
+pub fn is_left_out(fault: u32) -> bool {
+    // SAFETY: a static of this object; volatile, since the daemon replaces its value at load.
+    unsafe { read_volatile(addr_of!(FAULTS)) & fault != 0 }
+}
+
+/// One send() of a connection.
+pub struct Order<'a> {
+    /// The client's socket.
+    pub tcp: Tcp,
+    /// What is counted of the connection.
+    pub record: &'a mut ConnectionRecord,
+    /// The socket's cookie.
+    pub cookie: u64,
+    /// Now, nanoseconds of `CLOCK_BOOTTIME`.
+    pub now: u64,
+}
+
+impl Order<'_> {
+    /// Whether an answer now is the next one that the client waits for.
+    #[inline(always)]
+    pub fn check(&self, socket: *mut bpf_sock) -> Result<(), Counter> {
+        if self.record.flags & (PIPELINES | SPLICES) != 0 {
+            return Err(Counter::UnansweredNoHits);
+        }
+        // SAFETY: statics of this object, replaced at load.
+        let (hits, ns) =
+            unsafe { (read_volatile(addr_of!(SAMPLED_HITS)), read_volatile(addr_of!(SAMPLED_NS))) };
+        if self.record.hits_in_row + 1 >= hits || self.now.saturating_sub(self.record.last_passed_ns) > ns {
+            return Err(Counter::UnansweredSampled);
+        }
+        // SAFETY: replaced as a whole by the daemon; valid until this program ends.
+        let published = unsafe { PUBLISHED.get(self.cookie) };
+        let Published { answered, written, flags } = match published {
+            Some(published) => *published,
+            // The daemon has not answered anything yet.
+            None => Published { answered: 0, written: 0, flags: 0 },
+        };
+        if flags & NO_HITS != 0 || load_u32!(socket, bpf_sock, state) != BPF_TCP_ESTABLISHED {
+            return Err(Counter::UnansweredNoHits);
+        }
+        if self.tcp.bytes_sent() != answered && !is_left_out(FAULT_OUTSTANDING) {
+            return Err(Counter::UnansweredOutstanding);
+        }
+        let is_all_here = self.tcp.bytes_received() == written || is_left_out(FAULT_IN_FLIGHT);
+        let is_all_read = self.tcp.is_drained() || is_left_out(FAULT_UNREAD_TCP);
+        let is_empty = self.tcp.is_empty() || is_left_out(FAULT_UNREAD_HIT);
+        if is_all_here && is_all_read && is_empty { Ok(()) } else { Err(Counter::UnansweredUnread) }
+    }
+
+    /// The kernel has answered.
+    #[inline(always)]
+    pub fn answered(self) {
+        self.record.hits += 1;
+        self.record.hits_in_row += 1;
+        self.record.last_hit_ns = self.now;
+        count(Counter::KernelHits);
+    }
+
+    /// Bytes go on to the daemon. If an answer of ours is unread, the client pipelines.
+    #[inline(always)]
+    pub fn passed(self) {
+        if self.record.hits_in_row != 0 && !self.tcp.is_empty() && self.record.flags & PIPELINES == 0 {
+            self.record.flags |= PIPELINES;
+            count(Counter::Pipelining);
+        }
+        self.record.hits_in_row = 0;
+        self.record.last_passed_ns = self.now;
+    }
+}

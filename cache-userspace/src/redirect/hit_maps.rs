@@ -1,0 +1,253 @@
+//! The maps of kernel hits, typed: what the daemon says of connections and destinations, the index of resident
+//! responses, and the memory that they lie in.
+//!
+//! What is put there is left to `hot`, when, to the path.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::ptr::NonNull;
+use std::sync::{Mutex, PoisonError};
+
+use aya::Ebpf;
+use aya::maps::{Array, ArrayOfMaps, Map, MapData, MapError, SockHash};
+use cache_common::hot::{Asker, CHUNK_BYTES, ConnectionRecord, HotKey, HotSlot, Published, Seeds, SkipList};
+
+use super::kernel::{KernelError, Typed, hash_map, insert, lock};
+
+/// What the kernel programs are told about hits when they are loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct HitSettings {
+    /// Memory for resident responses, in chunks of `CHUNK_BYTES`.
+    pub chunks: u32,
+    /// Fields that do not tell one request from another.
+    pub skip: SkipList,
+    /// Secrets of the head hash.
+    pub seeds: Seeds,
+    /// Conditions that are left out, to see tests fail; 0 elsewhere.
+    pub faults: u32,
+}
+
+/// The maps.
+pub struct HitMaps {
+    clients: Mutex<SockHash<MapData, u64>>,
+    connections: Typed<u64, ConnectionRecord>,
+    published: Typed<u64, Published>,
+    destinations: Typed<Asker, u64>,
+    index: Typed<HotKey, HotSlot>,
+    memory: Memory,
+    grace: Mutex<Grace>,
+}
+
+impl HitMaps {
+    pub(super) fn take(ebpf: &mut Ebpf, chunks: u32) -> Result<Self, KernelError> {
+        let missing = KernelError::Missing;
+        let failed = |map| move |source| KernelError::Map { map, source };
+        let clients = ebpf.take_map("CLIENTS").ok_or(missing("CLIENTS"))?;
+        let memory = ebpf.take_map("HOT_CHUNKS").ok_or(missing("HOT_CHUNKS"))?;
+        let grace = ebpf.take_map("GRACE").ok_or(missing("GRACE"))?;
+        Ok(Self {
+            clients: Mutex::new(SockHash::try_from(clients).map_err(failed("CLIENTS"))?),
+            connections: hash_map(ebpf, "CONNECTIONS")?,
+            published: hash_map(ebpf, "PUBLISHED")?,
+            destinations: hash_map(ebpf, "HOT_DESTINATIONS")?,
+            index: hash_map(ebpf, "HOT_INDEX")?,
+            memory: Memory::map(memory, chunks).map_err(KernelError::Memory)?,
+            grace: Mutex::new(Grace {
+                outer: ArrayOfMaps::try_from(grace).map_err(failed("GRACE"))?,
+                inner: Array::create(1, 0).map_err(failed("GRACE"))?,
+            }),
+        })
+    }
+
+    /// The map that the programs are attached to.
+    pub(super) fn clients(&self) -> &Mutex<SockHash<MapData, u64>> {
+        &self.clients
+    }
+
+    /// What the kernel counts of a connection; `None` where it is not enrolled.
+    pub fn connection(&self, cookie: u64) -> Option<ConnectionRecord> {
+        lock(&self.connections).get(&cookie, 0).ok()
+    }
+
+    /// Says what of a connection is answered.
+    ///
+    /// # Errors
+    /// A full map: the connection gets no hits.
+    pub fn publish(&self, cookie: u64, published: &Published) -> Result<(), KernelError> {
+        insert(&self.published, "PUBLISHED", &cookie, published)
+    }
+
+    /// Forgets a connection that has ended.
+    pub fn forget(&self, cookie: u64) {
+        // What is not there needs no removal.
+        let _ = lock(&self.published).remove(&cookie);
+        let _ = lock(&self.connections).remove(&cookie);
+    }
+
+    /// Takes out connections that were closed before the daemon saw them, and were made before `before_ns`.
+    pub fn sweep(&self, before_ns: u64) {
+        let mut map = lock(&self.connections);
+        let is_over = |record: &ConnectionRecord| {
+            record.flags & cache_common::hot::CLOSED != 0
+                && record.last_passed_ns.max(record.last_hit_ns) < before_ns
+        };
+        let over: Vec<u64> = map
+            .iter()
+            .filter_map(Result::ok)
+            .filter(|(_, record)| is_over(record))
+            .map(|(cookie, _)| cookie)
+            .collect();
+        for cookie in over {
+            let _ = map.remove(&cookie);
+        }
+    }
+
+    /// Enrols new connections to a destination until a time of `CLOCK_BOOTTIME`, nanoseconds.
+    ///
+    /// # Errors
+    /// None: a full map forgets its least recently used entry.
+    pub fn enrol_until(&self, asker: &Asker, until_ns: u64) -> Result<(), KernelError> {
+        insert(&self.destinations, "HOT_DESTINATIONS", asker, &until_ns)
+    }
+
+    /// The memory of resident responses.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Makes an entry findable; whatever had the key before is not any more.
+    ///
+    /// # Errors
+    /// A full map.
+    pub fn index(&self, key: &HotKey, slot: &HotSlot) -> Result<(), KernelError> {
+        insert(&self.index, "HOT_INDEX", key, slot)
+    }
+
+    /// Makes an entry unfindable for whoever looks from now on.
+    pub fn unindex(&self, key: &HotKey) {
+        // What is not there needs no removal.
+        let _ = lock(&self.index).remove(key);
+    }
+
+    /// Waits, for some milliseconds, until every program that runs now has ended.
+    ///
+    /// # Errors
+    /// None that a valid handle could cause.
+    pub fn quiesce(&self) -> Result<(), KernelError> {
+        let mut grace = lock(&self.grace);
+        let Grace { outer, inner } = &mut *grace;
+        outer.set(0, inner, 0).map_err(|source| KernelError::Map { map: "GRACE", source })
+    }
+
+    /// Enrols a socket of this process, with a record as `enrol` makes it: for the self-test.
+    ///
+    /// # Errors
+    /// What the kernel refuses: it has no sockmap.
+    pub fn enrol_own(
+        &self,
+        cookie: u64,
+        socket: &impl std::os::fd::AsRawFd,
+        now_ns: u64,
+    ) -> Result<(), KernelError> {
+        let record = ConnectionRecord { last_passed_ns: now_ns, ..ConnectionRecord::default() };
+        insert(&self.connections, "CONNECTIONS", &cookie, &record)?;
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        clients
+            .insert(cookie, socket.as_raw_fd(), 0)
+            .map_err(|source| KernelError::Map { map: "CLIENTS", source })
+    }
+}
+
+struct Grace {
+    outer: ArrayOfMaps<MapData, Array<MapData, u32>>,
+    inner: Array<MapData, u32>,
+}
+
+/// The chunks, mapped into this process: what the kernel programs read, written without a system call.
+pub struct Memory {
+    begin: NonNull<u8>,
+    chunks: u32,
+    _map: Map,
+}
+
+// SAFETY: the mapping is shared memory without thread affinity; who may write which chunk is the caller's to say.
+unsafe impl Send for Memory {}
+// SAFETY: as above; all access is by copying, bytes that another thread writes meanwhile are the caller's fault.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    fn map(map: Map, chunks: u32) -> io::Result<Self> {
+        let Map::Array(data) = &map else { return Err(io::Error::other("not an array")) };
+        let bytes = chunks as usize * CHUNK_BYTES;
+        // SAFETY: a new mapping of a map made with BPF_F_MMAPABLE; the kernel refuses what is longer than the map.
+        let begin = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                std::os::fd::AsRawFd::as_raw_fd(&data.fd().as_fd()),
+                0,
+            )
+        };
+        if begin == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let begin = NonNull::new(begin.cast()).ok_or_else(|| io::Error::other("mapped at 0"))?;
+        Ok(Self { begin, chunks, _map: map })
+    }
+
+    /// How many chunks there are.
+    pub fn chunks(&self) -> u32 {
+        self.chunks
+    }
+
+    /// Copies bytes into a chunk, from `at` on; what does not fit is left out. Nobody may be able to find the chunk.
+    pub fn write(&self, chunk: u32, at: usize, bytes: &[u8]) {
+        if chunk >= self.chunks || at > CHUNK_BYTES {
+            return;
+        }
+        let count = bytes.len().min(CHUNK_BYTES - at);
+        // SAFETY: within the mapping: the chunk exists and the bytes end with it. The sources do not overlap it.
+        unsafe {
+            let to = self.begin.as_ptr().add(chunk as usize * CHUNK_BYTES + at);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, count);
+        }
+    }
+
+    /// Writes a word of a chunk in one piece, seen by whoever reads it afterwards: also while programs read the chunk.
+    pub fn set(&self, chunk: u32, at: usize, value: u64) {
+        if let Some(word) = self.word(chunk, at) {
+            word.store(value, std::sync::atomic::Ordering::Release);
+        }
+    }
+
+    /// Reads a word of a chunk, which programs may be changing.
+    pub fn value(&self, chunk: u32, at: usize) -> u64 {
+        self.word(chunk, at).map_or(0, |word| word.load(std::sync::atomic::Ordering::Acquire))
+    }
+
+    fn word(&self, chunk: u32, at: usize) -> Option<&std::sync::atomic::AtomicU64> {
+        if chunk >= self.chunks || !at.is_multiple_of(8) || at + 8 > CHUNK_BYTES {
+            return None;
+        }
+        // SAFETY: within the mapping, aligned, and for as long as the mapping; all access to such words is atomic.
+        Some(unsafe {
+            let at = self.begin.as_ptr().add(chunk as usize * CHUNK_BYTES + at);
+            std::sync::atomic::AtomicU64::from_ptr(at.cast())
+        })
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: the mapping made above, of which no reference is left.
+        unsafe { libc::munmap(self.begin.as_ptr().cast(), self.chunks as usize * CHUNK_BYTES) };
+    }
+}
+
+/// Which `MapError` a full map gives.
+pub fn is_full(error: &KernelError) -> bool {
+    matches!(error, KernelError::Map { source: MapError::SyscallError(error), .. }
+        if error.io_error.raw_os_error() == Some(libc::E2BIG) || error.io_error.raw_os_error() == Some(libc::ENOSPC))
+}

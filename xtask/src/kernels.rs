@@ -7,7 +7,10 @@ mod boot;
 mod console;
 mod image;
 
-use std::{path::Path, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
@@ -117,7 +120,7 @@ fn boot_all<'a>(checkout: &Checkout, kernels: &'a [Kernel]) -> Result<Vec<Booted
     let root = image::build(checkout, &RUNS)?;
     // One after the other: some tests measure how soon the daemon is sidestepped.
     let boot = |kernel: &'a Kernel| {
-        eprintln!("\n== Linux {}: about 45 s", kernel.release);
+        eprintln!("\n== Linux {}: about 40 s", kernel.release);
         let start = Instant::now();
         let console = boot::boot(&kernel.image, &root, &log(&checkout.kernels(), kernel))?;
         let faults = console.faults(&kernel.release, &RUNS);
@@ -126,7 +129,7 @@ fn boot_all<'a>(checkout: &Checkout, kernels: &'a [Kernel]) -> Result<Vec<Booted
     kernels.iter().map(boot).collect()
 }
 
-fn log(folder: &Path, kernel: &Kernel) -> std::path::PathBuf {
+fn log(folder: &Path, kernel: &Kernel) -> PathBuf {
     folder.join(format!("console-{}.log", kernel.release))
 }
 
@@ -165,7 +168,10 @@ impl Booted<'_> {
     }
 
     fn to_json(&self) -> Value {
-        let test = |(run, test): (&Run, &console::Test)| json!({ "subject": run.subject, "binary": run.binary, "test": test.name, "result": test.result });
+        let test = |(run, test): (&Run, &console::Test)| {
+            let Run { subject, binary, .. } = run;
+            json!({ "subject": subject, "binary": binary, "test": test.name, "result": test.result })
+        };
         json!({
             "kernel": self.kernel.release, "ok": self.faults.is_empty(), "seconds": self.seconds,
             "tests": Value::from_iter(self.tests().map(test)), "faults": self.faults,

@@ -41,12 +41,12 @@ struct Binary {
     status: Option<String>,
 }
 
-/// One test, and `ok` or what else came of it.
+/// One test and its result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Test {
     /// Its name within its binary.
     pub(super) name: String,
-    /// `ok`, `FAILED`, `ignored`, or what stood in place of a result.
+    /// `ok`, `FAILED`, `ignored…`, or `no result` where the line ends before it or in other words.
     pub(super) result: String,
 }
 
@@ -87,8 +87,9 @@ impl Console {
             Some(kernel) if kernel != release => faults.push(format!("is {kernel}, not {release}")),
             Some(_) => {}
         }
-        faults.extend(runs.iter().flat_map(|run| self.faults_of(run)));
+        // First: what the tests did afterwards may be its consequence.
         faults.extend(self.complaints.iter().map(|line| format!("the kernel says: {line}")));
+        faults.extend(runs.iter().flat_map(|run| self.faults_of(run)));
         match self.tainted.as_deref() {
             Some("0") => {}
             Some(flags) => faults.push(format!("the kernel is tainted: {flags}")),
@@ -140,7 +141,8 @@ impl Console {
         let (Some(binary), false) = (self.binaries.last_mut(), line.starts_with('[')) else { return false };
         let test = line.strip_prefix("test ").and_then(|line| line.split_once(" ... "));
         if let Some((name, result)) = test {
-            let result = if result.is_empty() { "did not end" } else { result };
+            let ended = ["ok", "FAILED"].contains(&result) || result.starts_with("ignored");
+            let result = if ended { result } else { "no result" };
             binary.tests.push(Test { name: name.to_owned(), result: result.to_owned() });
         }
         true
@@ -240,6 +242,6 @@ mod tests {
         console.feed(format!("{before}two ... ").as_bytes());
         let found = console.ended(Some("still running after 600 s".to_owned())).faults("6.1", &RUNS);
         assert_eq!(found.first().map(String::as_str), Some("still running after 600 s"));
-        assert!(found.contains(&"hooks::two: did not end".to_owned()), "{found:?}");
+        assert!(found.contains(&"hooks::two: no result".to_owned()), "{found:?}");
     }
 }

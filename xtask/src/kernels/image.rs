@@ -45,17 +45,13 @@ pub(super) fn build(checkout: &Checkout, runs: &[Run]) -> Result<PathBuf> {
         let file = binaries.get(name).with_context(|| format!("no test binary {name}"))?;
         files.push((file.clone(), format!("t/{name}")));
     }
-    let linked: BTreeSet<PathBuf> = files
-        .iter()
-        .map(|(from, _)| linked_to(from))
-        .collect::<Result<Vec<_>>>()?
-        .concat()
-        .into_iter()
-        .collect();
-    files.extend(linked.into_iter().map(|from| {
-        let inside = from.to_string_lossy().trim_start_matches('/').to_owned();
-        (from, inside)
-    }));
+    let mut linked = BTreeSet::new();
+    for (binary, _) in &files {
+        linked.extend(linked_to(binary)?);
+    }
+    // Each at its own path, where the binaries look for it.
+    let inside = |file: &PathBuf| file.to_string_lossy().trim_start_matches('/').to_owned();
+    files.extend(linked.into_iter().map(|file| (file.clone(), inside(&file))));
     for (from, inside) in files {
         let to = root.join(inside);
         to.parent().map(fs::create_dir_all).transpose()?;

@@ -1,5 +1,6 @@
-//! A real nginx as an origin, with a configuration, ports and files of its own.
+//! A real nginx as an origin, with a configuration, ports and files of its own; and one that is a proxy.
 
+use std::ffi::OsString;
 use std::fs;
 use std::net::TcpStream;
 use std::process::Command;
@@ -66,5 +67,44 @@ impl Nginx {
     pub fn count(&self) -> Result<u64> {
         let log = fs::read_to_string(self.scratch.file("access.log"))?;
         Ok(log.lines().filter(|line| line.contains("HTTP/1")).count() as u64)
+    }
+}
+
+/// The configuration of an nginx that passes everything on to an origin, over connections that it keeps.
+#[derive(Debug)]
+pub struct Proxy {
+    scratch: Scratch,
+    port: u16,
+}
+
+impl Proxy {
+    /// A proxy on a free port of 127.0.0.1, for the origin on this port of 127.0.0.1.
+    pub fn to(origin: u16) -> Result<Self> {
+        let (scratch, port) = (Scratch::new()?, port::unused()?);
+        let dir = scratch.path().display();
+        let config = format!(
+            "daemon off; master_process off; worker_processes 1; pid {dir}/pid; error_log {dir}/error.log;\n\
+             events {{ worker_connections 1024; }}\n\
+             http {{ access_log off; client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy;\n\
+             fastcgi_temp_path {dir}/fastcgi; uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;\n\
+             keepalive_requests 100000000;\n\
+             upstream origin {{ server 127.0.0.1:{origin}; keepalive 16; keepalive_requests 100000000; }}\n\
+             server {{ listen 127.0.0.1:{port} backlog=1024; location / {{ proxy_pass http://origin;\n\
+             proxy_http_version 1.1; proxy_set_header Connection \"\"; }} }} }}\n"
+        );
+        scratch.write("nginx.conf", config)?;
+        Ok(Self { scratch, port })
+    }
+
+    /// The words that run it; nothing where nginx is not installed.
+    pub fn words(&self) -> Result<Option<Vec<OsString>>> {
+        let Some(program) = locate::needed("nginx", locate::on_path("nginx"))? else { return Ok(None) };
+        let (log, config) = (self.scratch.file("error.log"), self.scratch.file("nginx.conf"));
+        Ok(Some(vec![program.into(), "-e".into(), log.into(), "-c".into(), config.into()]))
+    }
+
+    /// Its port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 }

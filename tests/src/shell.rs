@@ -12,10 +12,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::admin;
+use crate::acceleration::Share;
 use crate::exec::{Exec, Outcome, Running};
 use crate::scratch::Scratch;
 use crate::summary::Summary;
+use crate::{admin, wait};
 
 /// How long one program may take.
 const PROGRAM: Duration = Duration::from_secs(120);
@@ -82,6 +83,15 @@ impl Shell {
     /// The daemon's figures so far.
     pub fn figures(&self) -> Result<Summary> {
         Summary::new(self.status()?["counters"].clone())
+    }
+
+    /// The hits since `before`, once there are at least `least`: the daemon counts one when its answer has left.
+    pub fn hits_since(&self, before: &Summary, least: u64) -> Result<Share> {
+        wait::poll(wait::PATIENCE, &format!("{least} hits"), || {
+            let share = self.figures().and_then(|now| Share::between(before, &now)).ok()?;
+            (share.hits >= least).then_some(share)
+        })
+        .with_context(|| format!("{:?}", self.figures()))
     }
 
     /// What the admin socket says at `/v1/status`.

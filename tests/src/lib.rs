@@ -19,6 +19,7 @@ pub mod forward_proxy;
 pub mod hex;
 pub mod load;
 pub mod locate;
+pub mod manners;
 pub mod netns;
 pub mod nginx;
 pub mod node;

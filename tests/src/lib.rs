@@ -31,6 +31,7 @@ pub mod replay;
 pub mod response;
 pub mod scratch;
 pub mod shell;
+pub mod sidecar;
 pub mod summary;
 pub mod toolchain;
 pub mod wait;

@@ -43,6 +43,11 @@ impl Connection {
         self.reader.inner()
     }
 
+    /// The same socket once more, for another thread.
+    pub fn socket(&self) -> io::Result<TcpStream> {
+        self.stream().try_clone()
+    }
+
     /// What getpeername and getsockname say.
     pub fn names(&self) -> io::Result<(SocketAddr, SocketAddr)> {
         Ok((self.stream().peer_addr()?, self.stream().local_addr()?))

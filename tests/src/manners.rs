@@ -3,14 +3,16 @@
 //! The probe runs them inside the cached cgroup, without an order between two steps: what goes wrong here goes wrong
 //! within microseconds. Each prints what it counted as one line of JSON.
 
+use std::fs;
 use std::io::{self, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::sys::socket::{SockaddrStorage, connect};
+use nix::unistd::{Pid, gettid};
 use serde_json::{Value, json};
 
 use crate::client::Connection;
@@ -32,6 +34,10 @@ pub enum Manner {
     HalfClose,
     /// Two requests, half-closed when their answers were read.
     HalfCloseAfter,
+    /// One request; half-closed by another thread while a read waits for more.
+    ///
+    /// A read that is told EAGAIN first and the end only when it asks again counts as neither right nor wrong.
+    HalfCloseElsewhere,
     /// A request that is answered, a second one, and a reset in place of reading.
     Reset,
     /// A request for what is hot, then one whose answer ends with the connection.
@@ -43,10 +49,11 @@ pub enum Manner {
 }
 
 /// Each manner by its word.
-const WORDS: [(Manner, &str); 7] = [
+const WORDS: [(Manner, &str); 8] = [
     (Manner::Keep, "keep"),
     (Manner::HalfClose, "half-close"),
     (Manner::HalfCloseAfter, "half-close-after"),
+    (Manner::HalfCloseElsewhere, "half-close-elsewhere"),
     (Manner::Reset, "reset"),
     (Manner::UntilClose, "until-close"),
     (Manner::Mptcp, "mptcp"),
@@ -170,6 +177,11 @@ fn one(manner: Manner, addr: SocketAddr) -> Result<u64> {
             is_over(&mut connection)?;
             Ok(2)
         }
+        Manner::HalfCloseElsewhere => {
+            ask(&connection, addr, HOT)?;
+            is_right(&mut connection, HOT)?;
+            half_closed_elsewhere(&mut connection)
+        }
         Manner::Reset => {
             ask(&connection, addr, HOT)?;
             is_right(&mut connection, HOT)?;
@@ -241,6 +253,30 @@ fn is_over(connection: &mut Connection) -> Result<()> {
     let (bytes, end) = connection.rest(PATIENCE);
     ensure!(bytes.is_empty() && end == End::Eof, "{} bytes and {end} in place of the end", bytes.len());
     Ok(())
+}
+
+/// Reads while another thread closes the sending side; returns 1 where the read finds the end, 0 where it is told EAGAIN.
+fn half_closed_elsewhere(connection: &mut Connection) -> Result<u64> {
+    let (socket, reader) = (connection.socket()?, gettid());
+    let begun = Instant::now();
+    let (bytes, end) = thread::scope(|scope| {
+        scope.spawn(move || {
+            let _ = wait::wait_until(PATIENCE, "a read that waits", || is_asleep(reader));
+            socket.shutdown(Shutdown::Write)
+        });
+        connection.rest(PATIENCE)
+    });
+    ensure!(bytes.is_empty(), "{} bytes in place of the end", bytes.len());
+    match end {
+        End::Eof => Ok(1),
+        End::Timeout if begun.elapsed() < PATIENCE / 2 => is_over(connection).map(|()| 0),
+        end => bail!("{end} in place of the end"),
+    }
+}
+
+fn is_asleep(thread: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/self/task/{thread}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S'))
 }
 
 /// Connects an MPTCP socket.

@@ -85,7 +85,7 @@ impl Shell {
         Summary::new(self.status()?["counters"].clone())
     }
 
-    /// The hits since `before`, once there are at least `least`: the daemon counts one when its answer has left.
+    /// The hits since `before`, once there are at least `least`: those of the kernel may be read at intervals.
     pub fn hits_since(&self, before: &Summary, least: u64) -> Result<Share> {
         wait::poll(wait::PATIENCE, &format!("{least} hits"), || {
             let share = self.figures().and_then(|now| Share::between(before, &now)).ok()?;

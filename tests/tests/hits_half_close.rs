@@ -36,6 +36,10 @@ fn warm(mode: &str, origin: &Origin) -> Result<Shell> {
     for _ in 0..3 {
         client(&mut shell, Manner::Keep, &addr, 1)?.all_right(THREADS * KEPT)?;
     }
+    let given = || shell.figures().is_ok_and(|now| now.figure("kernel_hits").is_ok_and(|hits| hits > 0));
+    if acceleration::is_demanded(mode) {
+        wait::wait_until(wait::PATIENCE, "a first hit inside the kernel", given)?;
+    }
     Ok(shell)
 }
 

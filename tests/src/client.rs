@@ -29,6 +29,11 @@ impl Connection {
             None => TcpStream::connect_timeout(&addr, timeout)?,
             Some(device) => connect_bound(addr, device, timeout)?,
         };
+        Self::over(stream)
+    }
+
+    /// Takes over a connected socket.
+    pub fn over(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(Duration::from_secs(30)))?;
         Ok(Self { reader: Reader::new(stream) })
@@ -36,6 +41,11 @@ impl Connection {
 
     fn stream(&self) -> &TcpStream {
         self.reader.inner()
+    }
+
+    /// The same socket once more, for another thread.
+    pub fn socket(&self) -> io::Result<TcpStream> {
+        self.stream().try_clone()
     }
 
     /// What getpeername and getsockname say.

@@ -5,18 +5,21 @@
 //! each connection the test asks for and reports exactly what came back. What is right or wrong is left to
 //! the files in `tests/`; nothing here knows HTTP caching.
 
+pub mod acceleration;
 pub mod admin;
 pub mod agent;
 pub mod bpf;
 pub mod cgroup;
 pub mod client;
 pub mod date;
+pub mod envoy;
 pub mod exclusive;
 pub mod exec;
 pub mod forward_proxy;
 pub mod hex;
 pub mod load;
 pub mod locate;
+pub mod manners;
 pub mod netns;
 pub mod nginx;
 pub mod node;
@@ -24,8 +27,12 @@ pub mod origin;
 pub mod pattern;
 pub mod port;
 pub mod process;
+pub mod replay;
 pub mod response;
 pub mod scratch;
+pub mod shell;
+pub mod sidecar;
 pub mod summary;
+pub mod toolchain;
 pub mod wait;
 pub mod wire;

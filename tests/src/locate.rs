@@ -21,6 +21,11 @@ pub fn probe() -> Result<PathBuf> {
     beside_test("probe")
 }
 
+/// The client of [`crate::replay`] that is made of reqwest, which cargo builds along with the tests.
+pub fn reqwest_client() -> Result<PathBuf> {
+    beside_test("reqwest_client")
+}
+
 /// A file of `tests/fixtures`.
 pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)

@@ -5,7 +5,8 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -41,15 +42,24 @@ impl Netns {
     }
 
     fn bind(&self, addr: SocketAddr) -> Result<TcpListener> {
+        self.within(move || TcpListener::bind(addr)).with_context(|| format!("bind {addr}"))
+    }
+
+    /// Makes a socket in here.
+    fn within<T: Send + 'static>(&self, make: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T> {
         let file = File::open(self.path())?;
-        // A namespace belongs to a thread: this one enters, leaves the listener behind and ends.
-        thread::spawn(move || -> Result<TcpListener> {
+        // A namespace belongs to a thread: this one enters, leaves the socket behind and ends.
+        let made = thread::spawn(move || -> Result<T> {
             setns(file, CloneFlags::CLONE_NEWNET)?;
-            Ok(TcpListener::bind(addr)?)
-        })
-        .join()
-        .map_err(|_| anyhow!("binding panicked"))?
-        .with_context(|| format!("bind {addr}"))
+            Ok(make()?)
+        });
+        made.join().map_err(|_| anyhow!("making a socket panicked"))?
+    }
+
+    fn enter(&self) -> Vec<OsString> {
+        let mut net = OsString::from("--net=");
+        net.push(self.path());
+        vec!["nsenter".into(), net, "--".into()]
     }
 }
 
@@ -117,6 +127,16 @@ impl NodeNet {
         self.0.bind(SocketAddr::from((NODE_V6, 0)))
     }
 
+    /// Connects from inside.
+    pub fn connect(&self, addr: SocketAddr) -> Result<TcpStream> {
+        self.0.within(move || TcpStream::connect(addr))
+    }
+
+    /// The words that, put before a command, run it in here.
+    pub fn enter(&self) -> Vec<OsString> {
+        self.0.enter()
+    }
+
     /// Carries out lines of `ip -batch` in it.
     pub fn ip(&self, script: &str) -> Result<()> {
         self.0.ip(script)
@@ -148,9 +168,7 @@ impl Pod {
 
     /// The words that, put before a command, run it in here.
     pub fn enter(&self) -> Vec<OsString> {
-        let mut net = OsString::from("--net=");
-        net.push(self.path());
-        vec!["nsenter".into(), net, "--".into()]
+        self.netns.enter()
     }
 
     /// Carries out lines of `ip -batch` in it.

@@ -87,6 +87,13 @@ impl Process {
         Ok(Self { child, pid, stdout, stderr, ended: false })
     }
 
+    /// Starts a program and its arguments.
+    pub fn of_words<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Result<Self> {
+        let mut words = words.into_iter();
+        let program = words.next().context("no program")?;
+        Self::start(Command::new(program).args(words))
+    }
+
     /// Its process id.
     pub fn pid(&self) -> i32 {
         self.pid.as_raw()

@@ -31,6 +31,11 @@ pub fn poll<T>(deadline: Duration, what: &str, mut value: impl FnMut() -> Option
     }
 }
 
+/// Lets time pass, for what happens only after a time.
+pub fn pause(time: Duration) {
+    thread::sleep(time);
+}
+
 /// Polls until a number has not changed for `quiet`; returns it.
 pub fn settled(deadline: Duration, quiet: Duration, what: &str, value: impl Fn() -> u64) -> Result<u64> {
     let mut last = (value(), Instant::now());

@@ -3,15 +3,13 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use harness::exec::{Exec, Outcome};
 use harness::nginx::Nginx;
 use harness::origin::{Answer, Origin, Request};
 use harness::scratch::Scratch;
-use harness::{locate, process};
+use harness::{locate, toolchain};
 use serde_json::Value;
 
 const ROUNDS: u64 = 5;
@@ -120,19 +118,8 @@ fn node_fetch_gets_the_right_bytes() -> Result<()> {
 #[test]
 #[ignore = "needs root, cgroup2 and bpf"]
 fn go_net_http_gets_the_right_bytes() -> Result<()> {
-    let Some(go) = locate::needed("go", locate::tool("go").or_else(|| locate::on_path("go")))? else {
-        return Ok(());
-    };
     let scratch = Scratch::new()?;
-    let binary = scratch.file("client");
-    let mut build = Command::new(go);
-    build.args(["build", "-o"]).arg(&binary).arg(locate::fixture("client.go"));
-    build.env_remove("GOFLAGS").env("GOPROXY", "off").env("CGO_ENABLED", "0").env("GO111MODULE", "off");
-    // Packages of the standard library stay built for the next run, if the user has a cache.
-    if std::env::var_os("HOME").is_none() {
-        build.env("GOCACHE", scratch.file("cache"));
-    }
-    process::run(&mut build, Duration::from_secs(180))?.succeeded().context("go build")?;
+    let Some(binary) = toolchain::go(&locate::fixture("client.go"), &scratch)? else { return Ok(()) };
     client([binary.into_os_string()])
 }
 

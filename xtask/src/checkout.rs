@@ -42,6 +42,11 @@ impl Checkout {
         self.target.join("tools")
     }
 
+    /// The folder of the kernels that `kernels` boots, and of what it makes for them.
+    pub(crate) fn kernels(&self) -> PathBuf {
+        self.target.join("kernels")
+    }
+
     /// The lists and the client of `conformance`.
     pub(crate) fn conformance(&self) -> PathBuf {
         self.root.join("tests/fixtures/conformance")

@@ -4,6 +4,7 @@ mod cachesim;
 mod checkout;
 mod conformance;
 mod demo;
+mod kernels;
 mod machine;
 mod setup;
 mod steps;
@@ -44,6 +45,8 @@ enum Act {
     Ci,
     /// Run the public cache test suite against the cache, in both profiles (root needed).
     Conformance(conformance::Arguments),
+    /// Boot Debian's older kernels in an emulated machine and run tests through their hooks.
+    Kernels(kernels::Arguments),
     /// Check the house rules that a machine can check.
     Tidy,
     /// Play traces to the store and to other caches of as many bytes, and compare their hit ratios.
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Act::Test { quick } => test::run(quick),
         Act::Ci => test::run(false),
         Act::Conformance(arguments) => conformance::run(&arguments),
+        Act::Kernels(arguments) => kernels::run(&arguments),
         Act::Tidy => tidy::run(),
         Act::Cachesim { arguments } => cachesim::run(&arguments),
         Act::DemoInside(arguments) => demo::inside::run(&arguments),

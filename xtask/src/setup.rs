@@ -3,6 +3,7 @@
 //! Which compiler fits is left to `toolchain`. No service is ever started.
 
 mod apt;
+mod kernels;
 mod npm;
 mod python;
 
@@ -21,6 +22,8 @@ use crate::{
     steps::run_silently,
     toolchain::{self, DEBIAN_LLVM_BIN, DEBIAN_PACKAGES, INSTALL_LINKER, Missing},
 };
+
+pub(crate) use kernels::{Kernel, SERIES};
 
 /// Packages of the tests, and the program by which each is known to be there.
 const TEST_PACKAGES: [(&str, &str); 9] = [
@@ -74,6 +77,14 @@ pub(crate) fn install(checkout: &Checkout, tests: bool) -> Result<()> {
 pub(crate) fn install_conformance(checkout: &Checkout) -> Result<PathBuf> {
     install_programs(&CONFORMANCE_PACKAGES, false)?;
     npm::install(&checkout.tools())
+}
+
+/// Gets a kernel of each series and what boots them. Quick when nothing is missing.
+///
+/// # Errors
+/// If they cannot be had here; the error says why.
+pub(crate) fn install_kernels(checkout: &Checkout, series: &[&str]) -> Result<Vec<Kernel>> {
+    kernels::install(&checkout.kernels(), series)
 }
 
 fn install_toolchain(missing: &Missing) -> Result<()> {

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::{
     checkout::Checkout,
-    conformance, machine, setup,
+    conformance, kernels, machine, setup,
     steps::{self, Steps, run_silently, run_tests},
     tidy,
 };
@@ -32,12 +32,15 @@ pub(crate) fn run(quick: bool) -> Result<()> {
     if quick {
         steps.not_run("release build", "--quick");
         steps.not_run("kernel tests", "--quick");
+        steps.not_run("older kernels", "--quick");
         steps.not_run("conformance", "--quick");
     } else if steps.command("release build", checkout.cargo().args(["build", "--release"])) {
         steps.run("kernel tests", || kernel_tests(&checkout));
+        steps.run("older kernels", || kernels::check(&checkout));
         steps.run("conformance", || conformance::check(&checkout));
     } else {
         steps.not_run("kernel tests", "the release build failed");
+        steps.not_run("older kernels", "the release build failed");
         steps.not_run("conformance", "the release build failed");
     }
     steps.finish()

@@ -1,7 +1,8 @@
 //! The process that stands for a workload: it is what `sidestep exec` and the node's cgroups run in the tests.
 //!
 //! `probe agent` obeys its test; `probe load ADDR TARGET THREADS PATIENCE_MS` and `probe spin` run until standard input
-//! ends; `probe exit N` and `probe echo` are for the tests of `exec` itself.
+//! ends; `probe manners MANNER ADDR THREADS CONNECTIONS` runs to its own end; `probe exit N` and `probe echo` are for the
+//! tests of `exec` itself.
 
 use std::env;
 use std::io::{self, Write};
@@ -9,7 +10,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use harness::{agent, load};
+use harness::{agent, load, manners};
 
 fn main() -> Result<ExitCode> {
     let args: Vec<String> = env::args().skip(1).collect();
@@ -19,6 +20,9 @@ fn main() -> Result<ExitCode> {
         ["load", addr, target, threads, patience_ms] => {
             let patience = Duration::from_millis(patience_ms.parse()?);
             load::run(addr, target, threads.parse()?, patience)?;
+        }
+        ["manners", manner, addr, threads, connections] => {
+            manners::run(manner, addr, threads.parse()?, connections.parse()?)?;
         }
         ["spin"] => load::spin()?,
         ["exit", status] => return Ok(ExitCode::from(status.parse::<u8>()?)),

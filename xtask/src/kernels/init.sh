@@ -1,0 +1,28 @@
+#!/bin/busybox sh
+# The first process of a booted kernel: mounts what tests need, runs them, reports on the console, powers off.
+# Lines that begin with @ are for `console.rs`; `image.rs` adds the runs and the end.
+/bin/busybox --install -s /bin
+export PATH=/bin HOME=/root
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+mount -t cgroup2 none /sys/fs/cgroup
+mount -t bpf bpf /sys/fs/bpf
+mount -t tmpfs tmp /tmp
+ip link set lo up
+ulimit -n 65536
+# Where this is set, a test whose programs are not installed fails instead of passing unseen.
+export SIDESTEP_BIN=/t/sidestep SIDESTEP_TOOLS=/t/tools RUST_BACKTRACE=0
+echo "@ kernel $(uname -r)"
+dmesg -c
+
+# run SECONDS BINARY FILTER...
+run() {
+    seconds=$1 binary=$2
+    shift 2
+    echo "@ begin $binary"
+    timeout -s KILL "$seconds" "/t/$binary" --include-ignored --test-threads=1 "$@"
+    echo "@ end $binary $?"
+    dmesg -c
+}
+

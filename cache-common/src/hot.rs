@@ -431,6 +431,14 @@ pub const fn digits(number: u64) -> u64 {
 mod user {
     use super::*;
 
+    impl HotHeader {
+        /// Its bytes as they lie in memory.
+        pub fn as_bytes(&self) -> &[u8] {
+            // SAFETY: #[repr(C)], integers only, no padding (see the tests): every byte of it is initialised.
+            unsafe { core::slice::from_raw_parts(core::ptr::from_ref(self).cast(), HEADER_BYTES) }
+        }
+    }
+
     // SAFETY: #[repr(C)], integers and arrays of them only, no padding (see the tests): every bit pattern is a value.
     unsafe impl aya::Pod for HotKey {}
     // SAFETY: as above.
@@ -501,5 +509,114 @@ pub mod slice {
             })?;
         }
         (walk.is_odd == 0 && count <= CELLS_MAX).then(|| hash.key())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::mem::{offset_of, size_of};
+
+    use super::*;
+
+    #[test]
+    fn map_types_have_no_padding() {
+        assert_eq!(size_of::<HotKey>(), 16);
+        assert_eq!(size_of::<HotSlot>(), 8 + 4 + 4);
+        assert_eq!(size_of::<Asker>(), 8 + 16 + 4 + 4);
+        assert_eq!(size_of::<HotHeader>(), 8 + 32 + 8 + 8 + 6 * 4 + 4 * CHUNKS_MAX + 8 + 3 * 8);
+        assert_eq!(size_of::<ConnectionRecord>(), 3 * 8 + 2 * 4);
+        assert_eq!(size_of::<Published>(), 3 * 8);
+        assert_eq!(size_of::<SkipList>(), 8 + KINDS + 8 + SKIPPED_MAX * 48);
+        assert_eq!(HEADER_BYTES % 64, 0);
+        assert_eq!(offset_of!(HotHeader, hits) / 64, 2, "apart from what all readers read");
+    }
+
+    const SEEDS: Seeds = Seeds { start: [3, 5], factor: [0x9e37_79b9_7f4a_7c15, 0xff51_afd7_ed55_8ccd] };
+    const ASKER: Asker = Asker { workload: 7, ip: [0, 0, 0xffff, 9], port: 80, reserved: 0 };
+    const NAMES: [&str; 5] = ["traceparent", "b3", "X-Request-Id", "x-b3-traceid", "x-b3-spanid"];
+
+    fn cells_of(head: &str) -> Option<(HotKey, Vec<u64>)> {
+        let mut cells = Vec::new();
+        let skip = SkipList::of(NAMES).unwrap();
+        slice::walk(head.as_bytes(), &skip, SEEDS, &ASKER, |cell| cells.push(cell)).map(|key| (key, cells))
+    }
+
+    #[test]
+    fn a_skipped_line_makes_no_difference_whatever_its_case_and_place() {
+        let plain = cells_of("GET /a HTTP/1.1\r\nHost: example.test\r\nAccept: */*\r\n\r\n").unwrap();
+        for head in [
+            "GET /a HTTP/1.1\r\nTraceParent: 00-abc-def-01\r\nHost: example.test\r\nAccept: */*\r\n\r\n",
+            "GET /a HTTP/1.1\r\nHost: example.test\r\nb3: 0-0-0-0-0-0-0-0-0-0-0-0-0-0\r\nAccept: */*\r\n\r\n",
+            "GET /a HTTP/1.1\r\nHost: example.test\r\nAccept: */*\r\nx-request-ID: 0123456789abcdef0123\r\n\r\n",
+            "GET /a HTTP/1.1\r\nx-b3-traceid:1\r\nX-B3-SPANID: 2\r\nHost: example.test\r\nAccept: */*\r\n\r\n",
+        ] {
+            assert_eq!(cells_of(head).as_ref(), Some(&plain), "{head}");
+        }
+    }
+
+    #[test]
+    fn any_other_difference_is_one() {
+        let head = "GET /a HTTP/1.1\r\nHost: example.test\r\nAccept: */*\r\n\r\n";
+        let plain = cells_of(head).unwrap();
+        for other in [
+            "GET /b HTTP/1.1\r\nHost: example.test\r\nAccept: */*\r\n\r\n",
+            "GET /a HTTP/1.1\r\nHost: example.tesT\r\nAccept: */*\r\n\r\n",
+            "GET /a HTTP/1.1\r\nAccept: */*\r\nHost: example.test\r\n\r\n",
+            "GET /a HTTP/1.1\r\nHost: example.test\r\nAccept: */*\r\n\r\n\r\n",
+            "GET /a HTTP/1.1\r\nHost: example.test\r\nAccept: */*\r\nTraceparents: 0123456789abcdef\r\n\r\n",
+            // A line that goes on in the next one (obs-fold) has a part that is not skipped.
+            "GET /a HTTP/1.1\r\nTraceparent: 0123\r\n 4\r\nHost: example.test\r\nAccept: */*\r\n\r\n",
+        ] {
+            assert_ne!(cells_of(other).unwrap(), plain, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_skipped_line_with_control_characters_or_without_cr_is_not_looked_at() {
+        for line in ["b3: a\rb\r\n", "b3: a\0\r\n", "b3: abc\n", "b3: a\tb\r\n", "b3: abcd\r\r\n"] {
+            let head = format!("GET / HTTP/1.1\r\n{line}Host: a-name-that-is-long-enough\r\n\r\n");
+            assert_eq!(cells_of(&head), None, "{line:?}");
+        }
+        assert!(cells_of("GET / HTTP/1.1\r\nb3: fine\r\nHost: a-name-that-is-long-enough\r\n\r\n").is_some());
+    }
+
+    #[test]
+    fn another_asker_has_another_key_for_the_same_head() {
+        let head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        let key = |asker: &Asker| slice::walk(head, &SkipList::EMPTY, SEEDS, asker, |_| ()).unwrap();
+        let mut keys = vec![key(&ASKER)];
+        for other in [
+            Asker { workload: 8, ..ASKER },
+            Asker { port: 81, ..ASKER },
+            Asker { ip: [0, 0, 0xffff, 8], ..ASKER },
+            Asker { ip: [1, 0, 0xffff, 9], ..ASKER },
+        ] {
+            assert!(!keys.contains(&key(&other)));
+            keys.push(key(&other));
+        }
+    }
+
+    #[test]
+    fn a_list_takes_what_names_can_be_and_nothing_else() {
+        assert!(SkipList::of([]).is_some());
+        for bad in [
+            &[""][..],
+            &["a name"],
+            &["a-name-that-is-too-long-for-it"],
+            &["b3", "b4"],
+            &["x-b3-traceid", "x-b3-traXX"],
+        ] {
+            assert!(SkipList::of(bad.iter().copied()).is_none(), "{bad:?}");
+        }
+        let many: Vec<String> = (0..SKIPPED_MAX).map(|n| format!("{n:02}-and-more")).collect();
+        assert!(SkipList::of(many.iter().map(String::as_str)).is_none());
+        assert!(SkipList::of(many[..20].iter().map(String::as_str)).is_some());
+    }
+
+    #[test]
+    fn digits_are_those_of_the_number() {
+        for number in [0, 1, 9, 10, 59, 12_345_678, AGE_MAX_S] {
+            assert_eq!(digits(number).to_le_bytes(), *format!("{number:08}").as_bytes());
+        }
     }
 }

@@ -10,3 +10,4 @@ pub mod kernel;
 pub mod preflight;
 pub mod prog_query;
 pub mod reconcile;
+pub mod resident;

@@ -35,6 +35,7 @@ use crate::http1::{Fields, Framing, RequestHead, ResponseHead, Version, encode};
 use crate::identify::Workload;
 use crate::policy::{self, Decision, Eligibility, Miss, Reason, RequestView, ResponseView, Stored};
 use crate::redirect::bypass::Bypass;
+use crate::redirect::enrolled::Enrolled;
 use crate::respond::{CacheStatus, Forwarded, Own, Response, Reused};
 use crate::route::{Route, Routes};
 use crate::store::Store;
@@ -107,6 +108,8 @@ pub struct Connection {
     pub source: Option<IpAddr>,
     /// Tells connections apart.
     pub id: u64,
+    /// The client's socket, where the kernel may answer its requests.
+    pub enrolled: Option<Enrolled>,
     /// The workload's partition of the cache.
     partition: Vec<u8>,
     /// The identity of the destination in keys: the address itself. A name is only a claim of the client.
@@ -118,7 +121,12 @@ impl Connection {
     pub fn new(workload: Arc<Workload>, destination: SocketAddr, source: Option<IpAddr>, id: u64) -> Self {
         let partition = workload.partition();
         let destination_identity = destination.to_string();
-        Self { workload, destination, source, id, partition, destination_identity }
+        Self { workload, destination, source, id, enrolled: None, partition, destination_identity }
+    }
+
+    /// The same, where the kernel may answer requests on it.
+    pub fn with_enrolled(self, enrolled: Option<Enrolled>) -> Self {
+        Self { enrolled, ..self }
     }
 
     /// Which upstream connections may serve it.

@@ -17,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use self::gate::{Gate, Place};
 use crate::admin::Counters;
 use crate::identify::Workload;
+use crate::redirect::enrolled::Enrolled;
 use crate::redirect::kernel::{Kernel, ip, words};
 use crate::request::{Connection, Path};
 
@@ -138,7 +139,9 @@ impl Acceptor {
         }
         let destination = destination(&original);
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        Some(Connection::new(self.workload.clone(), destination, source(peer.ip()), id))
+        let enrolled = Enrolled::find(self.kernel.clone(), original.cookie);
+        let connection = Connection::new(self.workload.clone(), destination, source(peer.ip()), id);
+        Some(connection.with_enrolled(enrolled))
     }
 }
 

@@ -49,6 +49,8 @@ pub async fn serve(stream: TcpStream, path: Arc<Path>, connection: Connection) {
             pass(stream, buffer, &path, &connection).await;
         }
         First::Broken => {}
+        // The kernel has answered all that it said.
+        First::End if has_had_hits(&connection) => {}
         // It said nothing and has nothing more to say: the other side sees that too, and may answer.
         First::Silent | First::End => pass(stream, buffer, &path, &connection).await,
     }
@@ -80,6 +82,9 @@ async fn listen(stream: &TcpStream, buffer: &mut BytesMut, path: &Path, silence:
 /// A client that says nothing may be waiting for the other side: ask there, as the connection would have without us,
 /// and let whoever speaks first decide.
 async fn silent(stream: TcpStream, mut buffer: BytesMut, path: Arc<Path>, connection: Connection) {
+    if has_had_hits(&connection) {
+        return Downstream::new(stream, buffer, path, connection).serve().await;
+    }
     let mut upstream = match path.dial(&connection).await {
         Ok(upstream) => upstream,
         Err(_) => return reset(stream),
@@ -96,6 +101,10 @@ async fn silent(stream: TcpStream, mut buffer: BytesMut, path: Arc<Path>, connec
             Err(_) => {}
         },
         from_server = read_more(&upstream.stream, &mut upstream.buffer, READ_BYTES) => match from_server {
+            // Meant for a silent client, which this one is not.
+            _ if ends_with_hits(&connection) => {
+                Downstream::new(stream, buffer, path, connection).serve().await;
+            }
             // An origin that closes idle connections does it to us instead of the client: pass it on.
             Ok(0) => relay(stream, buffer, upstream).await,
             Ok(_) => {
@@ -108,6 +117,23 @@ async fn silent(stream: TcpStream, mut buffer: BytesMut, path: Arc<Path>, connec
             Err(_) => reset(stream),
         },
     }
+}
+
+/// Whether the client did speak, and the kernel answered: it speaks HTTP then.
+fn has_had_hits(connection: &Connection) -> bool {
+    connection.enrolled.as_ref().is_some_and(|enrolled| enrolled.last_hit().is_some())
+}
+
+/// The same; if not, there will be none: whatever the server said is passed on.
+fn ends_with_hits(connection: &Connection) -> bool {
+    let Some(enrolled) = &connection.enrolled else { return false };
+    // Said first: an answer that comes in between is seen.
+    enrolled.forbid();
+    let has_had = enrolled.last_hit().is_some();
+    if has_had {
+        enrolled.permit();
+    }
+    has_had
 }
 
 /// The client spoke after all, and an untouched upstream connection is at hand.

@@ -6,6 +6,7 @@ pub mod relay;
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use next::Next;
@@ -15,6 +16,7 @@ use crate::accept::netns::reset;
 use crate::admin::Outcome;
 use crate::forward::{ForwardError, RequestBody, Upstream};
 use crate::http1::RequestHead;
+use crate::redirect::enrolled::Enrolled;
 use crate::request::{Connection, Path};
 use crate::respond::{Own, Persistence, Response, write};
 use crate::route::Route;
@@ -27,6 +29,9 @@ pub struct Downstream {
     path: Arc<Path>,
     connection: Arc<Connection>,
 }
+
+/// How long a client has to read an answer of the kernel before the next one, by TCP, follows.
+const UNREAD_HIT_PATIENCE: Duration = Duration::from_millis(20);
 
 /// What follows a served request.
 enum After {
@@ -59,7 +64,7 @@ impl Downstream {
         loop {
             match self.next().await {
                 Next::Request(request) => match self.serve_one(&request).await {
-                    After::Stay => {}
+                    After::Stay => self.publish(),
                     After::Close => return self.close().await,
                     After::Reset => return reset(self.stream),
                     After::Relay(upstream) => return self.relay_to(upstream).await,
@@ -78,6 +83,13 @@ impl Downstream {
         }
     }
 
+    /// Everything up to here is answered: the kernel may answer what comes next.
+    fn publish(&self) {
+        if let Some(enrolled) = &self.connection.enrolled {
+            enrolled.all_answered(&self.stream, self.buffer.len());
+        }
+    }
+
     async fn serve_one(&mut self, request: &RequestHead) -> After {
         let path = self.path.clone();
         let may_stay = matches!(path.routes.find(), Route::Cache(_));
@@ -87,6 +99,7 @@ impl Downstream {
             Ok(response) => response,
             Err(error) => return failed(&path, &error, &self.stream).await,
         };
+        let_read(&self.connection).await;
         path.counters.record(Path::outcome(&response));
         match response {
             Response::Stored(stored) => {
@@ -121,6 +134,14 @@ impl Downstream {
     /// unread bytes would reset the connection and could take the answer with it (RFC 9112 §9.6).
     async fn close(mut self) {
         relay::linger(&self.stream, &mut self.buffer).await;
+    }
+}
+
+/// Waits once where the client sent a request while an answer of the kernel was unread. A reader that waits for edges
+/// reads that answer and, finding fewer bytes than it asked for, waits for the next edge: it must come later.
+async fn let_read(connection: &Connection) {
+    if connection.enrolled.as_ref().is_some_and(Enrolled::has_begun_to_pipeline) {
+        tokio::time::sleep(UNREAD_HIT_PATIENCE).await;
     }
 }
 

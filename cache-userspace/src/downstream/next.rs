@@ -23,6 +23,12 @@ pub(super) enum Next {
     End,
 }
 
+/// Until when is waited: for the end of a head that has begun, for the beginning of one.
+struct Waits {
+    head: Option<Instant>,
+    idle: Instant,
+}
+
 /// Why a connection is relayed from here on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Relay {
@@ -37,14 +43,14 @@ pub(super) enum Relay {
 impl Downstream {
     /// Waits for the next message.
     pub(super) async fn next(&mut self) -> Next {
-        let mut head_until = None;
+        let mut waits = Waits { head: None, idle: Instant::now() + self.path.limits.downstream_idle };
         loop {
             match self.parse() {
                 Parsed::Complete(request) => return self.classify(request),
                 Parsed::Ambiguous(why) => return Next::Reject(why),
                 Parsed::Malformed(why) => return self.malformed(why),
                 Parsed::Partial => {
-                    if let Some(end) = self.read(&mut head_until).await {
+                    if let Some(end) = self.read(&mut waits).await {
                         return end;
                     }
                 }
@@ -63,14 +69,14 @@ impl Downstream {
         RequestHead::take(&mut self.buffer, &mut self.scanned, self.path.limits.head_bytes_max)
     }
 
-    /// Reads more; says what it means when there is no more. `head_until` is when a begun head must be complete.
-    async fn read(&mut self, head_until: &mut Option<Instant>) -> Option<Next> {
+    /// Reads more; says what it means when there is no more.
+    async fn read(&mut self, waits: &mut Waits) -> Option<Next> {
         let limits = &self.path.limits;
         let is_idle = self.buffer.is_empty();
         let (until, bytes) = if is_idle {
-            (Instant::now() + limits.downstream_idle, HEAD_READ_BYTES)
+            (waits.idle, HEAD_READ_BYTES)
         } else {
-            (*head_until.get_or_insert_with(|| Instant::now() + limits.head_read_timeout), READ_BYTES)
+            (*waits.head.get_or_insert_with(|| Instant::now() + limits.head_read_timeout), READ_BYTES)
         };
         if is_idle {
             // An idle connection keeps no buffer.
@@ -79,11 +85,30 @@ impl Downstream {
         match timeout_at(until, read_more(&self.stream, &mut self.buffer, bytes)).await {
             Ok(Ok(count)) if count > 0 => None,
             Ok(Err(_)) => Some(Next::End),
+            Err(_) if is_idle => match self.busy_until() {
+                Some(later) => {
+                    waits.idle = later;
+                    None
+                }
+                None => Some(Next::End),
+            },
             _ if is_idle => Some(Next::End),
             // A head that does not end: the origin may make of it what it likes.
             Ok(Ok(_)) => Some(self.malformed("truncated-head")),
             Err(_) => Some(self.malformed("slow-head")),
         }
+    }
+
+    /// Until when a connection is not idle on which the kernel has answered lately; where it has not, it will not any
+    /// more.
+    fn busy_until(&self) -> Option<Instant> {
+        let idle = self.path.limits.downstream_idle;
+        let enrolled = self.connection.enrolled.as_ref()?;
+        // Said first: an answer that comes in between is seen.
+        enrolled.forbid();
+        let left = idle.checked_sub(enrolled.since_last_hit()?).filter(|left| !left.is_zero())?;
+        enrolled.permit();
+        Some(Instant::now() + left)
     }
 
     fn classify(&mut self, request: RequestHead) -> Next {

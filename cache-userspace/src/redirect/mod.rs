@@ -4,6 +4,7 @@
 pub mod btf;
 pub mod bypass;
 pub mod cgroup;
+pub mod enrolled;
 pub mod heartbeat;
 pub mod hit_maps;
 pub mod kernel;

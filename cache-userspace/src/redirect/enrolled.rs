@@ -1,0 +1,185 @@
+//! A client whose requests the kernel may answer, as the daemon sees it: what the kernel counts of it, and what the
+//! daemon says of it. When to say what is left to `downstream`.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use cache_common::hot::{ConnectionRecord, NO_HITS, PIPELINES, Published};
+
+use super::kernel::Kernel;
+use crate::clock;
+
+/// Where the records of connections are.
+pub trait Records: Send + Sync {
+    /// What the kernel counts of a connection; `None` where it is not enrolled.
+    fn record(&self, cookie: u64) -> Option<ConnectionRecord>;
+    /// Says what of it is answered; returns whether the kernel knows.
+    fn publish(&self, cookie: u64, published: &Published) -> bool;
+    /// Takes both out.
+    fn forget(&self, cookie: u64);
+}
+
+impl Records for Kernel {
+    fn record(&self, cookie: u64) -> Option<ConnectionRecord> {
+        self.hits().connection(cookie)
+    }
+
+    fn publish(&self, cookie: u64, published: &Published) -> bool {
+        self.hits()
+            .publish(cookie, published)
+            .inspect_err(|error| tracing::debug!(%error, "not published"))
+            .is_ok()
+    }
+
+    fn forget(&self, cookie: u64) {
+        self.hits().forget(cookie);
+    }
+}
+
+/// An enrolled client.
+pub struct Enrolled {
+    records: Arc<dyn Records>,
+    cookie: u64,
+    answered: AtomicU64,
+    written: AtomicU64,
+    pipelines: AtomicBool,
+}
+
+impl Enrolled {
+    /// The client's socket with this cookie, if it is enrolled.
+    pub fn find(records: Arc<dyn Records>, cookie: u64) -> Option<Self> {
+        records.record(cookie)?;
+        let (answered, written, pipelines) = Default::default();
+        Some(Self { records, cookie, answered, written, pipelines })
+    }
+
+    /// When the kernel answered last, on `CLOCK_BOOTTIME`; `None` where it never did.
+    pub fn last_hit(&self) -> Option<Duration> {
+        let at_ns = self.records.record(self.cookie)?.last_hit_ns;
+        (at_ns != 0).then(|| Duration::from_nanos(at_ns))
+    }
+
+    /// How long ago the kernel answered last.
+    pub fn since_last_hit(&self) -> Option<Duration> {
+        Some(clock::boot().saturating_sub(self.last_hit()?))
+    }
+
+    /// Whether the client was seen, for the first time, to send a request while an answer of the kernel was unread.
+    pub fn has_begun_to_pipeline(&self) -> bool {
+        !self.pipelines.load(Ordering::Relaxed)
+            && self.records.record(self.cookie).is_some_and(|record| record.flags & PIPELINES != 0)
+            && !self.pipelines.swap(true, Ordering::Relaxed)
+    }
+
+    /// Says that everything up to here is answered, but for `ahead` bytes that are read already: the kernel may answer
+    /// what comes next, once the client has read all of it.
+    ///
+    /// The figures are the socket's own. Those of the answer are taken at one moment, and of the request first what has
+    /// arrived, then what of it is unread: what comes in between counts as unanswered, never the other way round.
+    pub fn all_answered(&self, socket: &impl AsRawFd, ahead: usize) {
+        let Ok((info, unread)) = TcpInfo::of(socket).and_then(|info| Ok((info, unread(socket)?))) else {
+            return;
+        };
+        let answered = info.bytes_received.saturating_sub(unread).saturating_sub(ahead as u64);
+        self.answered.store(answered, Ordering::Relaxed);
+        self.written.store(info.bytes_written, Ordering::Relaxed);
+        self.records.publish(self.cookie, &Published { answered, written: info.bytes_written, flags: 0 });
+    }
+
+    /// Ends hits on this connection until `permit`.
+    pub fn forbid(&self) {
+        self.say(NO_HITS);
+    }
+
+    /// Takes a `forbid` back.
+    pub fn permit(&self) {
+        self.say(0);
+    }
+
+    fn say(&self, flags: u64) {
+        let (answered, written) =
+            (self.answered.load(Ordering::Relaxed), self.written.load(Ordering::Relaxed));
+        self.records.publish(self.cookie, &Published { answered, written, flags });
+    }
+}
+
+impl Drop for Enrolled {
+    fn drop(&mut self) {
+        self.records.forget(self.cookie);
+    }
+}
+
+/// What the kernel counts of a TCP socket (TCP_INFO), at one moment.
+struct TcpInfo {
+    bytes_received: u64,
+    /// Bytes that the application wrote, those not yet sent included.
+    bytes_written: u64,
+}
+
+impl TcpInfo {
+    fn of(socket: &impl AsRawFd) -> io::Result<Self> {
+        // struct tcp_info as 64-bit words, up to tcpi_bytes_retrans (Linux 4.19).
+        let mut words = [0_u64; 27];
+        let mut size = size_of_val(&words) as libc::socklen_t;
+        // SAFETY: the pointers are to the words and to their size in bytes.
+        let result = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::IPPROTO_TCP,
+                libc::TCP_INFO,
+                words.as_mut_ptr().cast(),
+                &raw mut size,
+            )
+        };
+        if result != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        if size as usize != size_of_val(&words) {
+            return Err(io::Error::other("this kernel counts too little of a connection"));
+        }
+        let [.., received, _, unsent, _, _, _, _, _, _, sent, sent_again] = words;
+        let unsent = unsent & u64::from(u32::MAX);
+        Ok(Self { bytes_received: received, bytes_written: sent.wrapping_sub(sent_again) + unsent })
+    }
+}
+
+/// Bytes that have arrived and were not read (FIONREAD).
+fn unread(socket: &impl AsRawFd) -> io::Result<u64> {
+    let mut count: libc::c_int = 0;
+    // SAFETY: the pointer is to an int.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::FIONREAD, &raw mut count) };
+    if result == 0 { Ok(u64::try_from(count).unwrap_or_default()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn a_socket_tells_what_was_received_and_written_before_it_is_sent() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        client.write_all(&[1; 1000]).unwrap();
+        server.read_exact(&mut [0; 600]).unwrap();
+        server.set_nonblocking(true).unwrap();
+        // More than the other side takes: a part of it waits here.
+        let mut written = 0;
+        while let Ok(count) = server.write(&[2; 65536]) {
+            written += count as u64;
+        }
+
+        let info = TcpInfo::of(&server).unwrap();
+
+        assert_eq!((info.bytes_received, unread(&server).unwrap()), (1000, 400));
+        assert_eq!(info.bytes_written, written);
+        client.read_exact(&mut vec![0; written as usize]).unwrap();
+        assert_eq!(TcpInfo::of(&server).unwrap().bytes_written, written);
+    }
+}

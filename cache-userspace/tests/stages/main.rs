@@ -8,6 +8,7 @@
 
 mod bounds;
 mod collapse;
+mod enrolled;
 mod explain;
 mod followers;
 mod full_duplex;

@@ -14,6 +14,7 @@ use sidestep::forward::StaleAfter;
 use sidestep::identify::Workload;
 use sidestep::policy::Rules;
 use sidestep::redirect::bypass::Bypass;
+use sidestep::redirect::enrolled::{Enrolled, Records};
 use sidestep::request::explain::Asker;
 use sidestep::request::{Connection, Parts, Path};
 use sidestep::route::Routes;
@@ -136,6 +137,12 @@ impl Node {
         self.connect(None, self.connection(namespace)).await
     }
 
+    /// A new connection that these records speak of.
+    pub(crate) async fn enrolled_client(&self, records: Arc<dyn Records>) -> Client {
+        let connection = self.connection("default").with_enrolled(Enrolled::find(records, 1));
+        self.connect(None, connection).await
+    }
+
     /// Waits until the figures are so.
     pub(crate) async fn reaches(&self, condition: impl Fn(&Figures) -> bool) {
         within("figures", async {
@@ -201,6 +208,15 @@ impl Client {
     /// Sends a GET and lets the origin's connection answer it.
     pub(crate) async fn get_from(&mut self, target: &str, server: &mut Wire, answer: &str) -> Message {
         self.send(super::get(target)).await;
+        assert_eq!(server.request().await.target(), target);
+        server.send(answer).await;
+        self.response("GET").await
+    }
+
+    /// The same by the next connection that the origin accepts.
+    pub(crate) async fn get_from_new(&mut self, origin: &Origin, target: &str, answer: &str) -> Message {
+        self.send(super::get(target)).await;
+        let mut server = origin.connection().await;
         assert_eq!(server.request().await.target(), target);
         server.send(answer).await;
         self.response("GET").await

@@ -176,7 +176,7 @@ async fn a_client_that_sent_while_an_answer_of_the_kernel_was_unread_waits_once(
     client.send(get("/a")).await;
     settled().await;
     assert_eq!(node.figures().hits, 0, "not answered at once");
-    clock.pass(Duration::from_millis(20)).await;
+    clock.pass(Duration::from_millis(40)).await;
     assert!(client.response("GET").await.is_hit());
 
     client.send(get("/a")).await;

@@ -11,7 +11,7 @@ use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage,
 
 use crate::pattern::{self, Verifier};
 use crate::response::Response;
-use crate::wire::{End, Reader};
+use crate::wire::{End, Head, Reader};
 
 /// Bytes of content that are handed to the test; the rest is only compared with the pattern.
 const BODY_KEPT: usize = 64 * 1024;
@@ -104,10 +104,41 @@ impl Connection {
         }
     }
 
+    /// Reads one head, interim or not, and nothing of what follows it.
+    pub fn head(&mut self, timeout: Duration) -> Result<Head, End> {
+        self.stream().set_read_timeout(Some(timeout))?;
+        self.reader.head()
+    }
+
     /// Reads exactly `n` bytes; where fewer come, those are lost and the reason is the error.
     pub fn exact(&mut self, n: usize, timeout: Duration) -> Result<Vec<u8>, End> {
         self.stream().set_read_timeout(Some(timeout))?;
         self.reader.exact(n)
+    }
+
+    /// Bytes that TCP has brought and nobody has read.
+    pub fn unread(&self) -> io::Result<usize> {
+        let mut count: libc::c_int = 0;
+        // SAFETY: the pointer is to an int.
+        let result = unsafe { libc::ioctl(self.stream().as_raw_fd(), libc::FIONREAD, &raw mut count) };
+        if result == 0 { Ok(usize::try_from(count).unwrap_or(0)) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Reads until at least `n` bytes are held that nobody has taken; they stay for whoever takes them.
+    pub fn hold(&mut self, n: usize, timeout: Duration) -> Result<(), End> {
+        self.stream().set_read_timeout(Some(timeout))?;
+        self.reader.hold(n)
+    }
+
+    /// Reads what is there now, and holds it for whoever takes it.
+    pub fn hold_all(&mut self) -> Result<(), End> {
+        self.stream().set_nonblocking(true)?;
+        let end = self.reader.hold(usize::MAX);
+        self.stream().set_nonblocking(false)?;
+        match end {
+            Err(End::Timeout) | Ok(()) => Ok(()),
+            Err(end) => Err(end),
+        }
     }
 
     /// Everything until the peer closes, resets or is silent for `timeout`, and which of these it was.

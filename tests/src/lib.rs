@@ -23,6 +23,7 @@ pub mod manners;
 pub mod netns;
 pub mod nginx;
 pub mod node;
+pub mod order;
 pub mod origin;
 pub mod pattern;
 pub mod port;

@@ -1,7 +1,7 @@
 //! The process that stands for a workload: it is what `sidestep exec` and the node's cgroups run in the tests.
 //!
 //! `probe agent` obeys its test; `probe load ADDR TARGET THREADS PATIENCE_MS` and `probe spin` run until standard input
-//! ends; `probe manners MANNER ADDR THREADS CONNECTIONS` runs to its own end; `probe exit N` and `probe echo` are for the
+//! ends; `probe manners MANNER ADDR THREADS CONNECTIONS` and `probe order CASE ADDR THREADS TRIES` run to their own end; `probe exit N` and `probe echo` are for the
 //! tests of `exec` itself.
 
 use std::env;
@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use harness::{agent, load, manners};
+use harness::{agent, load, manners, order};
 
 fn main() -> Result<ExitCode> {
     let args: Vec<String> = env::args().skip(1).collect();
@@ -24,6 +24,7 @@ fn main() -> Result<ExitCode> {
         ["manners", manner, addr, threads, connections] => {
             manners::run(manner, addr, threads.parse()?, connections.parse()?)?;
         }
+        ["order", case, addr, threads, tries] => order::run(case, addr, threads.parse()?, tries.parse()?)?,
         ["spin"] => load::spin()?,
         ["exit", status] => return Ok(ExitCode::from(status.parse::<u8>()?)),
         ["echo"] => {

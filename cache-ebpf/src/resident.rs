@@ -363,7 +363,8 @@ impl Resident {
     /// Writes the age over its digits, which are in the first chunk of the response.
     #[inline(always)]
     fn write_age(&self, ctx: &SkMsgContext, bytes: u32, now: u64) -> Result<(), Counter> {
-        const FIRST: usize = WINDOW_CHUNKS * CHUNK_BYTES;
+        // What the first window holds for certain: the first chunk is not all response.
+        const FIRST: usize = (WINDOW_CHUNKS - 1) * CHUNK_BYTES;
         // SAFETY: the context of this program.
         if bytes as usize > FIRST && unsafe { bpf_msg_pull_data(ctx.msg, 0, FIRST as u32, 0) } != 0 {
             return Err(Counter::UnansweredNoMemory);

@@ -3,9 +3,11 @@
 //! What is in the index is never written by the daemon, and its chunks are used again only after every program that
 //! could have found them has ended; the number of a publication tells at the end that it was not taken back meanwhile.
 
+use core::ffi::c_void;
 use core::ptr::{addr_of, read_volatile, write_volatile};
 
-use aya_ebpf::helpers::bpf_msg_pull_data;
+use aya_ebpf::bindings::sk_msg_md;
+use aya_ebpf::helpers::{bpf_loop, bpf_msg_pull_data};
 use aya_ebpf::programs::SkMsgContext;
 use cache_common::event::Counter;
 use cache_common::hot::{
@@ -26,7 +28,7 @@ static SEEDS: Seeds = Seeds { start: [0; 2], factor: [1; 2] };
 static SKIP: SkipList = SkipList::EMPTY;
 
 /// How many steps a walk may take: cells, and those of skipped lines.
-const STEPS_MAX: usize = 352;
+const STEPS_MAX: u32 = 512;
 /// What the message may hold of a response beside the chunk that is being copied: packet offsets end at 65535.
 const WINDOW_CHUNKS: usize = 15;
 /// BPF_F_INGRESS: into the receive queue.
@@ -122,6 +124,13 @@ struct Message {
 }
 
 impl Message {
+    #[inline(always)]
+    fn of(msg: *mut sk_msg_md, size: usize, scratch: *mut Scratch) -> Self {
+        let (data, end) = bounds(&SkMsgContext::new(msg));
+        // SAFETY: within a map value.
+        Self { data, end, size, zero: unsafe { addr_of!((*scratch).zero) } }
+    }
+
     /// Where `bytes` bytes at an offset are, if they are in the message.
     #[inline(always)]
     fn place(&self, at: u64, bytes: usize) -> Option<usize> {
@@ -190,6 +199,39 @@ impl Words for Message {
     }
 }
 
+/// A walk over a head, from step to step.
+struct Steps {
+    msg: *mut sk_msg_md,
+    scratch: *mut Scratch,
+    size: u64,
+    walk: Walk,
+    hash: Hash,
+    cells: u64,
+}
+
+/// One step; 1 ends the walk.
+unsafe extern "C" fn step(_index: u32, steps: *mut Steps) -> i64 {
+    // SAFETY: `walk` gives this pointer to the loop, and nothing else holds it meanwhile.
+    let steps = unsafe { &mut *steps };
+    if steps.walk.at >= steps.size || steps.cells > CELLS_MAX as u64 {
+        return 1;
+    }
+    let message = Message::of(steps.msg, steps.size as usize, steps.scratch);
+    // As the walk does it: every number of cells would be a case of its own.
+    steps.cells ^= message.zero();
+    let (hash, cells, scratch) = (&mut steps.hash, &mut steps.cells, steps.scratch);
+    let stepped = steps.walk.step(&message, |cell| {
+        hash.add(cell);
+        // SAFETY: a map value; the index is within it.
+        unsafe {
+            let to = addr_of!((*scratch).cells).cast_mut().cast::<u64>();
+            write_volatile(to.add(*cells as usize & (SCRATCH_CELLS - 1)), cell);
+        }
+        *cells += 1;
+    });
+    i64::from(stepped.is_none())
+}
+
 /// Cuts the head into cells, in `scratch`, and hashes them.
 #[inline(always)]
 fn walk(
@@ -199,48 +241,34 @@ fn walk(
     scratch: *mut Scratch,
 ) -> Result<(HotKey, usize), Counter> {
     // SAFETY: within a map value, where nobody writes anything but zero.
-    let size = size ^ unsafe { read_volatile(addr_of!((*scratch).zero)) } as usize;
+    let mut size = size ^ unsafe { read_volatile(addr_of!((*scratch).zero)) } as usize;
+    // Older verifiers learn nothing from the comparison that the compiler makes of the next two.
+    // SAFETY: changes a register.
+    unsafe { core::arch::asm!("{size} &= 4095", size = inout(reg) size, options(nostack, nomem)) };
     if !(HEAD_BYTES_MIN..=HEAD_BYTES_MAX).contains(&size) {
         return Err(Counter::UnansweredTooLong);
     }
-    let (data, end) = bounds(ctx);
-    if data + size > end {
-        return Err(Counter::UnansweredNoMemory);
-    }
-    // SAFETY: within a map value.
-    let message = Message { data, end, size, zero: unsafe { addr_of!((*scratch).zero) } };
+    let message = Message::of(ctx.msg, size, scratch);
     let end = message.word(size as u64 - 8).ok_or(Counter::UnansweredNoMemory)?;
     if end >> 32 != u64::from(u32::from_le_bytes(*b"\r\n\r\n")) {
         return Err(Counter::UnansweredNoHead);
     }
     // SAFETY: a static of this object, replaced at load.
     let seeds = unsafe { read_volatile(addr_of!(SEEDS)) };
-    let mut hash = Hash::new(seeds, asker);
-    let mut walk = Walk::new();
-    let mut cells = 0_u64;
-    let mut step = 0;
-    loop {
-        cells ^= message.zero();
-        if walk.at >= size as u64 {
-            break;
-        }
-        if step == STEPS_MAX || cells >= CELLS_MAX as u64 {
-            return Err(Counter::UnansweredTooLong);
-        }
-        step += 1;
-        let stepped = walk.step(&message, |cell| {
-            hash.add(cell);
-            // SAFETY: a map value; the index is within it.
-            unsafe {
-                let to = addr_of!((*scratch).cells)
-                    .cast_mut()
-                    .cast::<u64>()
-                    .add(cells as usize & (SCRATCH_CELLS - 1));
-                write_volatile(to, cell);
-            }
-            cells += 1;
-        });
-        stepped.ok_or(Counter::UnansweredNoMemory)?;
+    let mut steps = Steps {
+        msg: ctx.msg,
+        scratch,
+        size: size as u64,
+        walk: Walk::new(),
+        hash: Hash::new(seeds, asker),
+        cells: 0,
+    };
+    // A loop of the verifier's own: of any other it looks at every round.
+    // SAFETY: the callback takes what it is given here, which outlives the call.
+    unsafe { bpf_loop(STEPS_MAX, step as *mut c_void, (&raw mut steps).cast(), 0) };
+    let Steps { walk, hash, cells, .. } = steps;
+    if walk.at < size as u64 || cells > CELLS_MAX as u64 {
+        return Err(Counter::UnansweredTooLong);
     }
     if walk.is_odd != 0 {
         return Err(Counter::UnansweredCold);

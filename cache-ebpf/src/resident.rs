@@ -29,8 +29,10 @@ static SKIP: SkipList = SkipList::EMPTY;
 
 /// How many steps a walk may take: cells, and those of skipped lines.
 const STEPS_MAX: u32 = 512;
-/// What the message may hold of a response beside the chunk that is being copied: packet offsets end at 65535.
-const WINDOW_CHUNKS: usize = 15;
+/// How much of a message is shown at a time, in blocks: packet offsets end at 65535.
+const WINDOW_BLOCKS: u64 = 112;
+/// The most blocks of a response.
+const BLOCKS_MAX: u32 = (CHUNKS_MAX * CHUNK_BYTES / BLOCK_BYTES) as u32;
 /// BPF_F_INGRESS: into the receive queue.
 const INGRESS: u64 = 1;
 
@@ -330,69 +332,19 @@ impl Resident {
     /// Copies the response to the beginning of the message.
     #[inline(always)]
     fn copy(&self, ctx: &SkMsgContext, bytes: usize) -> Result<(), Counter> {
-        let (mut data, mut end) = bounds(ctx);
-        let (mut copied, mut in_window) = (0_usize, 0_u64);
-        let zero = SCRATCH.get_ptr(0).ok_or(Counter::UnansweredNoMemory)?;
-        let mut from = u64::from(header!(self.first, response_at));
-        let mut index = 0;
-        while index < CHUNKS_MAX {
-            if copied >= bytes {
-                return Ok(());
-            }
-            if index == WINDOW_CHUNKS {
-                // SAFETY: the context of this program.
-                if unsafe { bpf_msg_pull_data(ctx.msg, copied as u32, bytes as u32, 0) } != 0 {
-                    return Err(Counter::UnansweredNoMemory);
-                }
-                (data, end) = bounds(ctx);
-                in_window = 0;
-            }
-            // SAFETY: a map value, where nobody writes anything but zero: each number of bytes that the first chunk may
-            // hold would be a case of its own for the verifier.
-            let zero = unsafe { read_volatile(addr_of!((*zero).zero)) };
-            copied ^= zero as usize;
-            in_window ^= zero;
-            // SAFETY: within the header; volatile as every field of it.
-            let number = unsafe {
-                read_volatile(addr_of!((*self.first.cast::<HotHeader>()).chunks).cast::<u32>().add(index))
-            };
-            let chunk = HOT_CHUNKS.get_ptr(number).ok_or(Counter::UnansweredOther)?;
-            let mut block = 0;
-            while block < CHUNK_BYTES / BLOCK_BYTES {
-                if copied >= bytes || from >= CHUNK_BYTES as u64 {
-                    break;
-                }
-                // Tells the verifier what is so, and keeps the compiler from knowing it better.
-                // SAFETY: changes registers.
-                unsafe {
-                    core::arch::asm!("{from} &= 0xe00", "{to} += 0", from = inout(reg) from, to = inout(reg) in_window,
-                        options(nostack, nomem))
-                };
-                if in_window > (WINDOW_CHUNKS * CHUNK_BYTES) as u64 {
-                    return Err(Counter::UnansweredOther);
-                }
-                let to = data + in_window as usize;
-                if to + BLOCK_BYTES > end {
-                    return Err(Counter::UnansweredNoMemory);
-                }
-                // SAFETY: the block is within the chunk and within the message.
-                unsafe { copy_block(chunk.cast::<u64>().byte_add(from as usize), to as *mut u64) };
-                from += BLOCK_BYTES as u64;
-                in_window += BLOCK_BYTES as u64;
-                copied += BLOCK_BYTES;
-                block += 1;
-            }
-            from = 0;
-            index += 1;
-        }
-        if copied >= bytes { Ok(()) } else { Err(Counter::UnansweredOther) }
+        let start = header!(self.first, response_at) as usize / BLOCK_BYTES;
+        let blocks = bytes / BLOCK_BYTES;
+        let mut copy =
+            Copy { msg: ctx.msg, first: self.first, start: start as u64, blocks: blocks as u64, copied: 0 };
+        // SAFETY: the callback takes what it is given here, which outlives the call.
+        unsafe { bpf_loop(BLOCKS_MAX, copy_one as *mut c_void, (&raw mut copy).cast(), 0) };
+        if copy.copied == blocks as u64 { Ok(()) } else { Err(Counter::UnansweredNoMemory) }
     }
 
     /// Writes the age over its digits, which are in the first chunk of the response.
     #[inline(always)]
     fn write_age(&self, ctx: &SkMsgContext, bytes: u32, now: u64) -> Result<(), Counter> {
-        // What the first window holds for certain: the first chunk is not all response.
-        const FIRST: usize = (WINDOW_CHUNKS - 1) * CHUNK_BYTES;
+        const FIRST: usize = WINDOW_BLOCKS as usize * BLOCK_BYTES;
         // SAFETY: the context of this program.
         if bytes as usize > FIRST && unsafe { bpf_msg_pull_data(ctx.msg, 0, FIRST as u32, 0) } != 0 {
             return Err(Counter::UnansweredNoMemory);
@@ -428,6 +380,67 @@ fn undo(ctx: &SkMsgContext, padded: u32, why: Counter) -> Failed {
         Ok(()) => Failed::Passed(why),
         Err(_) => Failed::Spoilt,
     }
+}
+
+/// Blocks being copied, one after the other.
+struct Copy {
+    msg: *mut sk_msg_md,
+    first: *const Chunk,
+    /// Where the response begins, in blocks.
+    start: u64,
+    blocks: u64,
+    copied: u64,
+}
+
+/// Copies one block; 1 ends the copying.
+unsafe extern "C" fn copy_one(index: u32, copy: *mut Copy) -> i64 {
+    const PER_CHUNK: u64 = (CHUNK_BYTES / BLOCK_BYTES) as u64;
+    // SAFETY: `copy` gives this pointer to the loop, and nothing else holds it meanwhile.
+    let copy = unsafe { &mut *copy };
+    let index = u64::from(index);
+    if index >= copy.blocks {
+        return 1;
+    }
+    if index == WINDOW_BLOCKS {
+        let (from, to) = (WINDOW_BLOCKS as u32 * BLOCK_BYTES as u32, copy.blocks as u32 * BLOCK_BYTES as u32);
+        // SAFETY: the context of the program.
+        if unsafe { bpf_msg_pull_data(copy.msg, from, to, 0) } != 0 {
+            return 1;
+        }
+    }
+    let at = copy.start + index;
+    let mut number = at / PER_CHUNK;
+    // Tells the verifier what is so, here and below, and keeps the compiler from knowing it better.
+    // SAFETY: changes a register.
+    unsafe { core::arch::asm!("{number} &= 31", number = inout(reg) number, options(nostack, nomem)) };
+    if number >= CHUNKS_MAX as u64 {
+        return 1;
+    }
+    // SAFETY: within the header; volatile as every field of it.
+    let chunk = unsafe {
+        let chunks = addr_of!((*copy.first.cast::<HotHeader>()).chunks).cast::<u32>();
+        read_volatile(chunks.add(number as usize))
+    };
+    let Some(chunk) = HOT_CHUNKS.get_ptr(chunk) else { return 1 };
+    let mut from = (at % PER_CHUNK) * BLOCK_BYTES as u64;
+    let mut to = (if index < WINDOW_BLOCKS { index } else { index - WINDOW_BLOCKS }) * BLOCK_BYTES as u64;
+    // SAFETY: changes registers.
+    unsafe {
+        core::arch::asm!("{from} &= 0xe00", "{to} &= 0xfe00", from = inout(reg) from, to = inout(reg) to,
+            options(nostack, nomem))
+    };
+    let (data, end) = bounds(&SkMsgContext::new(copy.msg));
+    if to > (WINDOW_BLOCKS * BLOCK_BYTES as u64) {
+        return 1;
+    }
+    let to = data + to as usize;
+    if to + BLOCK_BYTES > end {
+        return 1;
+    }
+    // SAFETY: the block is within the chunk and within the message.
+    unsafe { copy_block(chunk.cast::<u64>().byte_add(from as usize), to as *mut u64) };
+    copy.copied += 1;
+    0
 }
 
 /// Copies `BLOCK_BYTES` bytes, a word at a time: the verifier wants loads and stores of fixed size.

@@ -12,6 +12,8 @@ pub const HEAD_BYTES_MAX: usize = 2048;
 pub const HEAD_BYTES_MIN: usize = 18;
 /// The most cells of a head.
 pub const CELLS_MAX: usize = 448;
+/// The most steps of a walk: cells, and those of skipped lines.
+pub const STEPS_MAX: u32 = 512;
 /// Cells that the kernel's scratch memory holds: a power of two above `CELLS_MAX`.
 pub const SCRATCH_CELLS: usize = 512;
 /// Names that may be skipped, and one that stands for none.
@@ -336,21 +338,24 @@ pub mod slice {
             return None;
         }
         let (words, mut walk, mut hash) = (Head(head, skip), Walk::new(), Hash::new(seeds, asker));
-        let mut count = 0;
+        let (mut count, mut steps) = (0, 0);
         while walk.at < head.len() as u64 {
+            steps += 1;
             walk.step(&words, |one| {
                 count += 1;
                 hash.add(one);
                 cell(one);
             })?;
         }
-        (walk.is_odd == 0 && count <= CELLS_MAX).then(|| hash.key())
+        (walk.is_odd == 0 && count <= CELLS_MAX && steps <= STEPS_MAX).then(|| hash.key())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use core::mem::size_of;
+
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -440,5 +445,54 @@ mod tests {
         let many: Vec<String> = (0..SKIPPED_MAX).map(|n| format!("{n:02}-and-more")).collect();
         assert!(SkipList::of(many.iter().map(String::as_str)).is_none());
         assert!(SkipList::of(many[..20].iter().map(String::as_str)).is_some());
+    }
+
+    /// The bytes that cells stand for.
+    fn joined(cells: &[u64]) -> Vec<u8> {
+        let bytes_of = |cell: &u64| {
+            let bytes = cell.to_le_bytes();
+            let end = bytes.iter().position(|byte| *byte == b'\n').map_or(8, |at| at + 1);
+            bytes.into_iter().take(end)
+        };
+        cells.iter().flat_map(bytes_of).collect()
+    }
+
+    fn cells_of_bytes(head: &[u8]) -> Option<(HotKey, Vec<u64>)> {
+        let mut cells = Vec::new();
+        let skip = SkipList::of(NAMES).unwrap();
+        slice::walk(head, &skip, SEEDS, &ASKER, |cell| cells.push(cell)).map(|key| (key, cells))
+    }
+
+    proptest! {
+        #[test]
+        fn cells_are_the_head_but_for_skipped_lines(
+            lines in prop::collection::vec("[!-9;-~][!-~ ]{0,40}", 1..20),
+            skipped in prop::collection::vec((0..NAMES.len(), "[!-~ ]{0,40}", any::<prop::sample::Index>()), 0..4),
+        ) {
+            let plain = format!("{}\r\nHost: a-host-that-is-quite-long\r\n\r\n", lines.join("\r\n"));
+            let mut all = lines.clone();
+            for (name, value, place) in &skipped {
+                // The first line is the request's.
+                all.insert(1 + place.index(all.len()), format!("{}: {value}", NAMES[*name]));
+            }
+            let full = format!("{}\r\nHost: a-host-that-is-quite-long\r\n\r\n", all.join("\r\n"));
+            if let (Some((key, cells)), Some(with_skipped)) = (cells_of_bytes(plain.as_bytes()), cells_of_bytes(full.as_bytes())) {
+                prop_assert_eq!(String::from_utf8(joined(&cells)).unwrap(), plain);
+                prop_assert_eq!(with_skipped, (key, cells));
+            }
+        }
+
+        #[test]
+        fn two_heads_with_the_same_cells_are_the_same_head(
+            one in prop::collection::vec(prop::sample::select(&b"ab\r\n\0 :\xff"[..]), 14..60),
+            other in prop::collection::vec(prop::sample::select(&b"ab\r\n\0 :\xff"[..]), 14..60),
+        ) {
+            let end = |mut head: Vec<u8>| { head.extend_from_slice(b"\r\n\r\n"); head };
+            let (one, other) = (end(one), end(other));
+            if let (Some((_, ours)), Some((_, theirs))) = (cells_of_bytes(&one), cells_of_bytes(&other)) {
+                prop_assert_eq!(joined(&ours), one.clone());
+                prop_assert_eq!(ours == theirs, one == other);
+            }
+        }
     }
 }

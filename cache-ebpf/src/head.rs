@@ -8,8 +8,8 @@ use aya_ebpf::helpers::bpf_loop;
 use aya_ebpf::programs::SkMsgContext;
 use cache_common::event::Counter;
 use cache_common::hot::{
-    Asker, CELLS_MAX, HEAD_BYTES_MAX, HEAD_BYTES_MIN, Hash, HotKey, KINDS, SCRATCH_CELLS, SKIPPED_MAX, Seeds,
-    SkipList, SkippedName, Walk, Words, kind,
+    Asker, CELLS_MAX, HEAD_BYTES_MAX, HEAD_BYTES_MIN, Hash, HotKey, KINDS, SCRATCH_CELLS, SKIPPED_MAX,
+    STEPS_MAX, Seeds, SkipList, SkippedName, Walk, Words, kind,
 };
 
 use crate::maps::Scratch;
@@ -22,9 +22,6 @@ static SEEDS: Seeds = Seeds { start: [0; 2], factor: [1; 2] };
 /// The fields that do not tell one request from another; written at load.
 #[unsafe(no_mangle)]
 static SKIP: SkipList = SkipList::EMPTY;
-
-/// How many steps a walk may take: cells, and those of skipped lines.
-const STEPS_MAX: u32 = 512;
 
 /// The message's bytes for the walk.
 struct Message {

@@ -9,6 +9,8 @@
 mod connect;
 mod context;
 mod enrol;
+mod give;
+mod head;
 mod lookup;
 mod maps;
 mod names;

@@ -64,7 +64,7 @@ impl Downstream {
         loop {
             match self.next().await {
                 Next::Request(request) => match self.serve_one(&request).await {
-                    After::Stay => self.publish(),
+                    After::Stay => {}
                     After::Close => return self.close().await,
                     After::Reset => return reset(self.stream),
                     After::Relay(upstream) => return self.relay_to(upstream).await,
@@ -83,11 +83,17 @@ impl Downstream {
         }
     }
 
-    /// Everything up to here is answered: the kernel may answer what comes next.
-    fn publish(&self) {
+    /// Everything up to here is answered, once the client has read so many bytes more than were written to it: the
+    /// kernel may answer what comes next.
+    fn publish(&self, unwritten: usize) {
         if let Some(enrolled) = &self.connection.enrolled {
-            enrolled.all_answered(&self.stream, self.buffer.len());
+            enrolled.all_answered(&self.stream, self.buffer.len(), unwritten);
         }
+    }
+
+    fn stay(&self) -> After {
+        self.publish(0);
+        After::Stay
     }
 
     async fn serve_one(&mut self, request: &RequestHead) -> After {
@@ -104,16 +110,23 @@ impl Downstream {
         match response {
             Response::Stored(stored) => {
                 let persistence = stored.persistence(persistence);
-                let sent = write::stored(&stored, persistence, &path.counters, &self.stream).await;
-                After::answered(sent, persistence)
+                let mut answer = write::stored(&stored, persistence, &path.counters);
+                // Before it is written: a client may have read it, and ask again, before the write is over.
+                if persistence != Persistence::Closes {
+                    self.publish(answer.len());
+                }
+                After::answered(answer.flush(&self.stream).await, persistence)
             }
             Response::Shared(shared) => match write::shared(*shared, request, persistence, &path).await {
-                Ok(true) => After::Stay,
+                Ok(true) => self.stay(),
                 Ok(false) => After::Close,
                 Err(error) => broken_off(&path, &error),
             },
             Response::Own(answer) => {
-                After::answered(write::own(answer, persistence, &self.stream).await, persistence)
+                match After::answered(write::own(answer, persistence, &self.stream).await, persistence) {
+                    After::Stay => self.stay(),
+                    after => after,
+                }
             }
             Response::Opaque(exchange) => exchange.into_upstream().map_or(After::Reset, After::Relay),
             Response::Forwarded(forwarded) => {
@@ -122,7 +135,7 @@ impl Downstream {
                         if let Some(upstream) = sent.upstream {
                             path.pool.put(self.connection.pool_key(), self.connection.id, upstream);
                         }
-                        if sent.may_stay { After::Stay } else { After::Close }
+                        if sent.may_stay { self.stay() } else { After::Close }
                     }
                     Err(error) => broken_off(&path, &error),
                 }

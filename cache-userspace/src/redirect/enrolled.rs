@@ -74,19 +74,20 @@ impl Enrolled {
             && !self.pipelines.swap(true, Ordering::Relaxed)
     }
 
-    /// Says that everything up to here is answered, but for `ahead` bytes that are read already: the kernel may answer
-    /// what comes next, once the client has read all of it.
+    /// Says that everything up to here is answered, but for `ahead` bytes that are read already, once the client has
+    /// read `unwritten` bytes more than were written to it: the kernel may then answer what comes next.
     ///
     /// The figures are the socket's own. Those of the answer are taken at one moment, and of the request first what has
     /// arrived, then what of it is unread: what comes in between counts as unanswered, never the other way round.
-    pub fn all_answered(&self, socket: &impl AsRawFd, ahead: usize) {
+    pub fn all_answered(&self, socket: &impl AsRawFd, ahead: usize, unwritten: usize) {
         let Ok((info, unread)) = TcpInfo::of(socket).and_then(|info| Ok((info, unread(socket)?))) else {
             return;
         };
         let answered = info.bytes_received.saturating_sub(unread).saturating_sub(ahead as u64);
+        let written = info.bytes_written + unwritten as u64;
         self.answered.store(answered, Ordering::Relaxed);
-        self.written.store(info.bytes_written, Ordering::Relaxed);
-        self.records.publish(self.cookie, &Published { answered, written: info.bytes_written, flags: 0 });
+        self.written.store(written, Ordering::Relaxed);
+        self.records.publish(self.cookie, &Published { answered, written, flags: 0 });
     }
 
     /// Ends hits on this connection until `permit`.

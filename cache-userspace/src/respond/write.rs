@@ -49,16 +49,8 @@ pub enum SendError {
     },
 }
 
-/// Sends a stored response, or a part of it.
-///
-/// # Errors
-/// Those of send(2).
-pub async fn stored(
-    response: &StoredResponse,
-    persistence: Persistence,
-    counters: &Counters,
-    client: &TcpStream,
-) -> io::Result<()> {
+/// A stored response, or a part of it, to be sent.
+pub fn stored(response: &StoredResponse, persistence: Persistence, counters: &Counters) -> WriteQueue {
     let StoredResponse { entry, age, part, reused } = response;
     let mut queue = WriteQueue::default();
     queue.push(match part {
@@ -77,7 +69,7 @@ pub async fn stored(
         Part::Head | Part::NotModified => {}
     }
     counters.bytes_from_cache.add((queue.len() - head_bytes) as u64);
-    queue.flush(client).await
+    queue
 }
 
 /// Sends an answer that is being recorded, as it comes, and moves it where this client caused it. Without this client

@@ -6,6 +6,7 @@ pub mod bypass;
 pub mod cgroup;
 pub mod heartbeat;
 pub mod hit_maps;
+pub mod hot;
 pub mod kernel;
 pub mod preflight;
 pub mod prog_query;

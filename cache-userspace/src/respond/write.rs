@@ -59,7 +59,7 @@ pub async fn stored(
     counters: &Counters,
     client: &TcpStream,
 ) -> io::Result<()> {
-    let StoredResponse { entry, age, part, reused } = response;
+    let StoredResponse { entry, age, part, reused, .. } = response;
     let mut queue = WriteQueue::default();
     queue.push(match part {
         Part::NotModified => not_modified_head(&entry.stored),

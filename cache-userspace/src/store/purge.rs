@@ -24,7 +24,7 @@ const PLACES: usize = 1 << 17;
 pub struct Sequence(u64);
 
 /// Where in the table a resource stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place([u32; 2]);
 
 #[cfg(test)]

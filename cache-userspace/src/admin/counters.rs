@@ -200,6 +200,8 @@ counters! {
         stragglers_dropped: Counter,
         /// Answers that broke off because their origin did.
         answers_broken_off: Counter,
+        /// Responses that the kernel was taught to give.
+        promoted: Counter,
         /// Responses put into the store.
         stored: Counter,
         /// Responses that might have been stored and were not.

@@ -92,6 +92,7 @@ impl Downstream {
             Response::Stored(stored) => {
                 let persistence = stored.persistence(persistence);
                 let sent = write::stored(&stored, persistence, &path.counters, &self.stream).await;
+                let _is_hot = sent.is_ok() && path.promote(request, &self.connection, &stored, persistence);
                 After::answered(sent, persistence)
             }
             Response::Shared(shared) => match write::shared(*shared, request, persistence, &path).await {

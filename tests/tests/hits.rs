@@ -208,7 +208,7 @@ fn each_workload_gets_its_own() -> Result<()> {
     wait::wait_until(PATIENCE, "11 hits of each workload", || {
         let status = admin::get(&node.admin(), "/v1/status").unwrap_or_default();
         let workloads = status["workloads"].as_array().cloned().unwrap_or_default();
-        workloads.len() == 2 && workloads.iter().all(|workload| workload["kernel_hits"] == 11)
+        workloads.len() == 2 && workloads.iter().all(|workload| workload["kernelHits"] == 11)
     })?;
     ensure!(origin.count() == 2, "{}", origin.count());
     Ok(())

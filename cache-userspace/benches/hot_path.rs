@@ -156,6 +156,7 @@ fn path() -> Result<Arc<Path>> {
         store: Store::new(StoreLimits { bytes_max: 16 << 20, ..StoreLimits::default() }),
         sockets: SocketMaker::start()?,
         bypass: Bypass::new(None, &limits),
+        hot: None,
         counters: Arc::new(Counters::default()),
         stale_after: None,
         is_strict: false,

@@ -3,12 +3,14 @@
 pub mod view;
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::Path as FsPath;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use cache_common::hot::Seeds;
 use cache_common::redirect::{EXCLUDED, LOOPBACK, PAUSED, Workload as KernelWorkload};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -24,6 +26,7 @@ use crate::policy::{Profile, Rules};
 use crate::redirect::bypass::Bypass;
 use crate::redirect::cgroup::{Cgroup, CgroupError};
 use crate::redirect::heartbeat::{Heartbeat, Pulse};
+use crate::redirect::hot::{HotLimits, HotSet, Skipped};
 use crate::redirect::kernel::{Attachment, Kernel, KernelError, words};
 use crate::request::{Parts, Path};
 use crate::route::Routes;
@@ -135,18 +138,25 @@ impl Daemon {
     /// What the kernel refuses; where a thread cannot be started.
     pub fn start(options: Options, switch: Arc<Switch>) -> Result<Self, AppError> {
         let Options { profile, store_bytes, is_strict, policy, excluded_users, limits } = options;
+        let (skipped, seeds, hot_limits) = (Skipped::default(), random_seeds(), HotLimits::default());
         let settings = crate::redirect::hit_maps::HitSettings {
-            chunks: 4096,
-            skip: cache_common::hot::SkipList::EMPTY,
-            seeds: cache_common::hot::Seeds { start: [1, 2], factor: [3, 5] },
+            chunks: hot_limits.chunks,
+            skip: *skipped.list(),
+            seeds,
             faults: 0,
         };
         let offsets = crate::redirect::btf::Offsets::of_running_kernel().ok();
         let kernel = Arc::new(Kernel::load(&settings, offsets.as_ref())?);
-        match kernel.load_hits() {
-            Ok(()) => kernel.enrol_clients(),
-            Err(error) => tracing::warn!(%error, "no hits in the kernel"),
-        }
+        let hot = match kernel.load_hits() {
+            Ok(()) => {
+                kernel.enrol_clients();
+                Some(Arc::new(HotSet::new(kernel.clone(), skipped, seeds, hot_limits)))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no hits in the kernel");
+                None
+            }
+        };
         if let Err(error) = kernel.watch_splice() {
             tracing::debug!(%error, "who reads with splice(2) is not noticed");
         }
@@ -168,10 +178,14 @@ impl Daemon {
             }),
             sockets,
             bypass: Bypass::new(Some(kernel.clone()), &limits),
+            hot: hot.clone(),
             counters,
             stale_after: policy.stale_after.map(|after| after.0),
             is_strict,
         };
+        if let Some(hot) = &hot {
+            parts.store.observe(hot.clone());
+        }
         let path = Arc::new(Path::new(parts, limits));
         let shared = Arc::new(Shared {
             kernel: kernel.clone(),
@@ -183,7 +197,9 @@ impl Daemon {
             failures: Mutex::default(),
         });
         let pulse = Arc::new(Pulse::default());
-        let tasks = vec![tokio::spawn(give_pulse(pulse.clone())), tokio::spawn(keep_house(shared.clone()))];
+        let mut tasks =
+            vec![tokio::spawn(give_pulse(pulse.clone())), tokio::spawn(keep_house(shared.clone()))];
+        tasks.extend(hot.map(|hot| tokio::spawn(hot.keep_settling())));
         let (beating, effect) = (shared.clone(), shared.clone());
         let heartbeat = Heartbeat::start(
             kernel,
@@ -275,6 +291,9 @@ impl Daemon {
             gate: gate.clone(),
             taken: taken.clone(),
         });
+        if let Some(hot) = &shared.path.hot {
+            hot.add_workload(id);
+        }
         let listeners = [Some(listeners.on4), listeners.on6].into_iter().flatten();
         let listeners: Vec<_> =
             listeners.map(TcpListener::from_std).collect::<Result<_, _>>().map_err(AppError::Listen)?;
@@ -376,6 +395,9 @@ impl Shared {
         // Before the kernel forgets the workload: an acceptor at its limits would make it known again.
         enrolled.gate.end();
         self.kernel.remove_workload(id, &enrolled.ports);
+        if let Some(hot) = &self.path.hot {
+            hot.remove_workload(id);
+        }
         self.path.pool.forget_workload(id);
         let accepting = std::mem::take(&mut enrolled.accepting);
         // What was redirected a moment ago is still in the listener's queue.
@@ -404,9 +426,12 @@ impl Shared {
         }
     }
 
-    /// Takes out original destinations of connections that never arrived.
+    /// Takes out original destinations, and records, of connections that never arrived.
     fn sweep(&self) {
         let before = clock::boot().saturating_sub(ORIGINAL_DST_MAX_AGE).as_nanos() as u64;
+        if let Some(hot) = &self.path.hot {
+            hot.sweep(before);
+        }
         let swept = self.kernel.sweep_original_dst(before);
         let enrolled = lock(&self.enrolled);
         for workload in swept {
@@ -443,11 +468,24 @@ async fn keep_house(shared: Arc<Shared>) {
         ticks.tick().await;
         shared.path.pool.reap();
         lock(&shared.enrolled).values().for_each(|enrolled| enrolled.gate.review());
+        if let Some(hot) = &shared.path.hot {
+            for key in hot.tick(clock::boot().as_nanos() as u64) {
+                // What the kernel gives is asked for: it stays stored too.
+                let _asked = shared.path.store.variants(&key);
+            }
+        }
         count += 1;
         if count.is_multiple_of(30) {
             shared.sweep();
         }
     }
+}
+
+/// Secrets of the head hash, of what the operating system has of chance (which the standard library's hashes begin with).
+fn random_seeds() -> Seeds {
+    let hash = RandomState::new();
+    let [a, b, c, d] = [0_u64, 1, 2, 3].map(|number| hash.hash_one(number));
+    Seeds { start: [a, b], factor: [c | 1, d | 1] }
 }
 
 /// How many files the process may have open once the limit is raised.

@@ -9,6 +9,7 @@ pub mod explain;
 mod fetch;
 mod landing;
 mod outcome;
+mod promote;
 mod searches;
 
 use std::net::{IpAddr, SocketAddr};
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 pub use background::Background;
 use bytes::{Bytes, BytesMut};
+use cache_common::hot::Asker;
 use content::Content;
 pub(crate) use landing::is_reset;
 pub use landing::{Body, Follow, Landing, Pump, Shared};
@@ -36,6 +38,7 @@ use crate::identify::Workload;
 use crate::policy::{self, Decision, Eligibility, Miss, Reason, RequestView, ResponseView, Stored};
 use crate::redirect::bypass::Bypass;
 use crate::redirect::enrolled::Enrolled;
+use crate::redirect::hot::HotSet;
 use crate::respond::{CacheStatus, Forwarded, Own, Response, Reused};
 use crate::route::{Route, Routes};
 use crate::store::Store;
@@ -72,6 +75,8 @@ pub struct Path {
     pub background: Background,
     /// Destinations to be left alone.
     pub bypass: Bypass,
+    /// What the kernel gives; none where it gives nothing.
+    pub hot: Option<Arc<HotSet>>,
     /// Figures.
     pub counters: Arc<Counters>,
     /// Bounds.
@@ -90,6 +95,8 @@ pub struct Parts {
     pub sockets: SocketMaker,
     /// Destinations to be left alone.
     pub bypass: Bypass,
+    /// What the kernel gives; none where it gives nothing.
+    pub hot: Option<Arc<HotSet>>,
     /// Figures.
     pub counters: Arc<Counters>,
     /// When a stored response is given instead of a late answer, where policy allows it.
@@ -106,6 +113,8 @@ pub struct Connection {
     pub destination: SocketAddr,
     /// The address the application bound its socket to, where it did.
     pub source: Option<IpAddr>,
+    /// Who asks whom, as the kernel says it; none where it gives nothing.
+    pub asker: Option<Asker>,
     /// Tells connections apart.
     pub id: u64,
     /// The client's socket, where the kernel may answer its requests.
@@ -121,7 +130,16 @@ impl Connection {
     pub fn new(workload: Arc<Workload>, destination: SocketAddr, source: Option<IpAddr>, id: u64) -> Self {
         let partition = workload.partition();
         let destination_identity = destination.to_string();
-        Self { workload, destination, source, id, enrolled: None, partition, destination_identity }
+        Self {
+            workload,
+            destination,
+            source,
+            asker: None,
+            id,
+            enrolled: None,
+            partition,
+            destination_identity,
+        }
     }
 
     /// The same, where the kernel may answer requests on it.
@@ -163,7 +181,7 @@ impl Connection {
 impl Path {
     /// The path with nothing on it yet.
     pub fn new(parts: Parts, limits: Limits) -> Self {
-        let Parts { routes, store, sockets, bypass, counters, stale_after, is_strict } = parts;
+        let Parts { routes, store, sockets, bypass, hot, counters, stale_after, is_strict } = parts;
         Self {
             routes,
             store,
@@ -177,6 +195,7 @@ impl Path {
             stale_after,
             background: Background::new(limits.background_max, counters.clone()),
             bypass,
+            hot,
             counters,
             limits,
             is_strict,
@@ -235,7 +254,9 @@ impl Path {
                             self.validate_in_background(ask);
                         }
                         let reused = if revalidate { Reused::StaleWhileRevalidate } else { Reused::Hit };
-                        return Ok(Response::stored(&view, entry, age, now, reused));
+                        let may_promote = self.hot.is_some() && !revalidate && !found.has_searched();
+                        let response = Response::stored(&view, entry, age, now, reused);
+                        return Ok(response.found_under(may_promote.then_some(key)));
                     }
                     // Purged meanwhile.
                     None => continue,

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cache_common::connection::{ConnectionKey, is_loopback};
+use cache_common::hot::Asker;
 use tokio::net::{TcpListener, TcpStream};
 
 use self::gate::{Gate, Place};
@@ -139,8 +140,10 @@ impl Acceptor {
         }
         let destination = destination(&original);
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        let mut connection = Connection::new(self.workload.clone(), destination, source(peer.ip()), id);
+        let (workload, ip, port) = (original.workload, original.ip, original.port);
+        connection.asker = Some(Asker { workload, ip, port, reserved: 0 });
         let enrolled = Enrolled::find(self.kernel.clone(), original.cookie);
-        let connection = Connection::new(self.workload.clone(), destination, source(peer.ip()), id);
         Some(connection.with_enrolled(enrolled))
     }
 }

@@ -124,6 +124,8 @@ counters! {
         connections_open: Gauge,
         /// Redirected connections that arrived after their workload had reached its limit; they are served too.
         connections_over_limit: Counter,
+        /// Connections that ended with an answer so that the client's next one may be answered by the kernel.
+        connections_renewed: Counter,
         /// Requests answered fresh from the store, those answered by the kernel included.
         hits: Counter,
         /// Requests answered by the kernel, inside the client's send().
@@ -200,6 +202,8 @@ counters! {
         stragglers_dropped: Counter,
         /// Answers that broke off because their origin did.
         answers_broken_off: Counter,
+        /// Responses that the kernel was taught to give.
+        promoted: Counter,
         /// Responses put into the store.
         stored: Counter,
         /// Responses that might have been stored and were not.

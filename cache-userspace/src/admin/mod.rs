@@ -69,6 +69,9 @@ pub struct WorkloadStatus {
     pub reason: String,
     /// Its cgroup directory.
     pub cgroup: PathBuf,
+    /// Requests of its that the kernel answered.
+    #[serde(default)]
+    pub kernel_hits: u64,
 }
 
 /// The store as the status shows it.

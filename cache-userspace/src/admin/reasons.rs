@@ -1,9 +1,11 @@
-//! Figures by reason, in the words of `Cache-Status`: why requests were forwarded and answers not stored.
+//! Figures by reason, in the words of `Cache-Status`: why requests were forwarded, and answers not stored
+//! or left to the daemon.
 //!
 //! As many as there are words, whatever clients send.
 
 use super::counters::Counter;
 use crate::policy::{Miss, Reason};
+use crate::redirect::hot::Refusal;
 
 /// How often each reason counted.
 #[derive(Debug)]
@@ -11,6 +13,7 @@ pub struct Reasons {
     forwarded: [Counter; Miss::ALL.len()],
     bypassed: [Counter; Reason::ALL.len()],
     not_stored: [Counter; Reason::ALL.len()],
+    not_promoted: [Counter; Refusal::ALL.len()],
 }
 
 /// One figure of them.
@@ -32,6 +35,7 @@ impl Default for Reasons {
             forwarded: std::array::from_fn(|_| Counter::default()),
             bypassed: std::array::from_fn(|_| Counter::default()),
             not_stored: std::array::from_fn(|_| Counter::default()),
+            not_promoted: std::array::from_fn(|_| Counter::default()),
         }
     }
 }
@@ -51,6 +55,11 @@ impl Reasons {
     /// Counts a response that was not stored.
     pub fn not_stored(&self, reason: Reason) {
         incr(self.not_stored.get(usize::from(reason.code())));
+    }
+
+    /// Counts a hit that the kernel does not give the next time.
+    pub fn not_promoted(&self, refusal: Refusal) {
+        incr(self.not_promoted.get(refusal as usize));
     }
 
     /// Those that are not zero, family by family.
@@ -82,7 +91,19 @@ impl Reasons {
             Reason::ALL,
             &self.not_stored,
         );
-        forwarded.chain(bypassed).chain(not_stored).filter(|figure| figure.value > 0).collect()
+        let not_promoted =
+            Refusal::ALL.iter().zip(&self.not_promoted).map(|(refusal, counter)| ReasonFigure {
+                name: "not_promoted_by_reason",
+                help: "Hits that the kernel does not give the next time, by reason.",
+                reason: refusal.as_str(),
+                value: counter.value(),
+            });
+        forwarded
+            .chain(bypassed)
+            .chain(not_stored)
+            .chain(not_promoted)
+            .filter(|figure| figure.value > 0)
+            .collect()
     }
 }
 
@@ -108,12 +129,14 @@ mod tests {
             reasons.not_stored(*reason);
             reasons.not_stored(*reason);
         }
+        Refusal::ALL.iter().for_each(|refusal| reasons.not_promoted(*refusal));
         let figures = reasons.figures();
-        assert_eq!(figures.len(), Miss::ALL.len() + 2 * Reason::ALL.len());
+        assert_eq!(figures.len(), Miss::ALL.len() + 2 * Reason::ALL.len() + Refusal::ALL.len());
         let of =
             |name, reason| figures.iter().find(|f| f.name == name && f.reason == reason).map(|f| f.value);
         assert_eq!(of("forwarded_by_reason", "vary-miss"), Some(1));
         assert_eq!(of("bypassed_by_reason", "health-path"), Some(1));
         assert_eq!(of("not_stored_by_reason", "private"), Some(2));
+        assert_eq!(of("not_promoted_by_reason", "vary-skipped"), Some(1));
     }
 }

@@ -30,6 +30,8 @@ pub(super) struct View(pub(super) Arc<Shared>);
 impl DaemonView for View {
     fn workloads(&self) -> Vec<WorkloadStatus> {
         let enrolled = lock(&self.0.enrolled);
+        let hot = self.0.path.hot.as_ref().map(|hot| hot.figures().workloads).unwrap_or_default();
+        let kernel_hits = |id| hot.iter().find(|(of, _)| *of == id).map_or(0, |(_, account)| account.hits);
         let served = enrolled.values().map(|one| WorkloadStatus {
             name: one.workload.name.clone(),
             namespace: one.workload.namespace.clone(),
@@ -37,6 +39,7 @@ impl DaemonView for View {
             state: EnrolmentState::Enrolled,
             reason: String::new(),
             cgroup: one.cgroup.path().to_owned(),
+            kernel_hits: kernel_hits(one.workload.id),
         });
         let failures = lock(&self.0.failures);
         let failed = failures.iter().map(|(name, failure)| WorkloadStatus {
@@ -46,6 +49,7 @@ impl DaemonView for View {
             state: if failure.is_pending { EnrolmentState::Pending } else { EnrolmentState::Failed },
             reason: failure.reason.clone(),
             cgroup: failure.cgroup.clone(),
+            kernel_hits: 0,
         });
         let mut all: Vec<WorkloadStatus> = served.chain(failed).collect();
         all.sort_by(|one, other| one.name.cmp(&other.name));

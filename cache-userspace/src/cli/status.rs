@@ -102,6 +102,7 @@ mod tests {
                 state: EnrolmentState::Failed,
                 reason: "no such cgroup".to_owned(),
                 cgroup: "/cg/a".into(),
+                kernel_hits: 0,
             }],
             counters: [("requests".to_owned(), 3)].into(),
             store: StoreStatus { bytes: 1, bytes_max: 2, entries: 1 },

@@ -28,8 +28,13 @@ pub struct Downstream {
     scanned: usize,
     path: Arc<Path>,
     connection: Arc<Connection>,
+    /// Answers that the kernel could have given, had the client's socket been enrolled.
+    resident_hits: u32,
 }
 
+/// After so many answers that the kernel could have given, a connection that was made too early for that ends: the
+/// client's next one is enrolled.
+const RESIDENT_HITS_MAX: u32 = 16;
 /// How long a client has to read an answer of the kernel before the next one, by TCP, follows.
 const UNREAD_HIT_PATIENCE: Duration = Duration::from_millis(20);
 
@@ -56,7 +61,7 @@ impl Downstream {
     /// A connection with what was read of it so far.
     pub fn new(stream: TcpStream, buffer: BytesMut, path: Arc<Path>, connection: Connection) -> Self {
         let connection = Arc::new(connection);
-        Self { stream, buffer, scanned: 0, path, connection }
+        Self { stream, buffer, scanned: 0, path, connection, resident_hits: 0 }
     }
 
     /// Serves requests until the connection ends.
@@ -91,6 +96,15 @@ impl Downstream {
         }
     }
 
+    /// How the connection goes on where it could stay.
+    fn renewed(&self, persistence: Persistence) -> Persistence {
+        if self.connection.enrolled.is_some() || self.resident_hits < RESIDENT_HITS_MAX {
+            return persistence;
+        }
+        self.path.counters.connections_renewed.incr();
+        Persistence::Closes
+    }
+
     fn stay(&self) -> After {
         self.publish(0);
         After::Stay
@@ -110,12 +124,17 @@ impl Downstream {
         match response {
             Response::Stored(stored) => {
                 let persistence = stored.persistence(persistence);
+                let persistence = self.renewed(persistence);
                 let mut answer = write::stored(&stored, persistence, &path.counters);
                 // Before it is written: a client may have read it, and ask again, before the write is over.
                 if persistence != Persistence::Closes {
                     self.publish(answer.len());
                 }
-                After::answered(answer.flush(&self.stream).await, persistence)
+                let sent = answer.flush(&self.stream).await;
+                if sent.is_ok() && path.promote(request, &self.connection, &stored, persistence) {
+                    self.resident_hits += 1;
+                }
+                After::answered(sent, persistence)
             }
             Response::Shared(shared) => match write::shared(*shared, request, persistence, &path).await {
                 Ok(true) => self.stay(),

@@ -59,7 +59,7 @@ impl Heartbeat {
         let beat = move || {
             let is_on = each_beat();
             let beat = if is_on && pulse.is_alive() { clock::boot().as_nanos() as u64 } else { 0 };
-            match beating.beat(beat) {
+            match beating.beat(beat).and_then(|()| beating.beat_for_hits(beat)) {
                 Ok(()) => took_effect(is_on),
                 Err(error) => tracing::error!(%error, "no heartbeat: new connections go direct"),
             }
@@ -86,6 +86,7 @@ impl Drop for Heartbeat {
             // A panic of the thread was reported by the panic hook already.
             let _ = thread.join();
         }
+        let _ = self.kernel.beat_for_hits(0);
         let _ = self.kernel.beat(0);
     }
 }

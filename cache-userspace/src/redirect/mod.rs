@@ -7,6 +7,7 @@ pub mod cgroup;
 pub mod enrolled;
 pub mod heartbeat;
 pub mod hit_maps;
+pub mod hot;
 pub mod kernel;
 pub mod preflight;
 pub mod prog_query;

@@ -30,6 +30,11 @@ impl<'k> LookUp<'k> {
         Self { begun, entries: alive.cloned().collect(), key, search_key }
     }
 
+    /// Whether responses that answer several queries were looked for too.
+    pub(super) fn has_searched(&self) -> bool {
+        self.search_key.is_some()
+    }
+
     pub(super) fn candidates(&self) -> impl Iterator<Item = Candidate<'_>> {
         self.entries.iter().map(|entry| candidate(entry))
     }

@@ -2,6 +2,7 @@
 //!
 //! Which answer it is, is decided before; sending it is left to `write`.
 
+pub mod image;
 pub mod parts;
 pub mod write;
 
@@ -44,6 +45,8 @@ pub struct StoredResponse {
     pub part: Part,
     /// How it came to be the answer.
     pub reused: Reused,
+    /// The key under which it was found, where the kernel might give it the next time.
+    pub key: Option<Vec<u8>>,
 }
 
 /// What of a stored response is sent.
@@ -190,7 +193,15 @@ impl<'a> Response<'a> {
             b"HEAD" => Part::Head,
             _ => Part::of_ranges(request, &entry),
         };
-        Self::Stored(StoredResponse { entry, age, part, reused })
+        Self::Stored(StoredResponse { entry, age, part, reused, key: None })
+    }
+
+    /// The same, with the key under which it was found.
+    pub fn found_under(self, key: Option<Vec<u8>>) -> Self {
+        match self {
+            Self::Stored(stored) => Self::Stored(StoredResponse { key, ..stored }),
+            other => other,
+        }
     }
 }
 
@@ -319,11 +330,19 @@ pub fn reuse_fields(stored: &Stored, age: Duration, reused: Reused, persistence:
     let ttl = stored.lifetime.as_secs() as i64 - age.as_secs() as i64;
     let mut out = BytesMut::with_capacity(128);
     // Writing into memory does not fail.
-    let _ = write!(out, "Age: {}\r\n", age.as_secs());
-    reused.status(ttl).append(&mut out);
-    persistence.append(&mut out);
-    out.put_slice(b"\r\n");
+    let _ = write!(out, "{AGE}{}\r\n", age.as_secs());
+    end_reuse_fields(&mut out, reused.status(ttl), persistence);
     out
+}
+
+/// What stands before the digits of an age.
+const AGE: &str = "Age: ";
+
+/// What stands behind the `Age` line.
+fn end_reuse_fields(out: &mut BytesMut, status: CacheStatus, persistence: Persistence) {
+    status.append(out);
+    persistence.append(out);
+    out.put_slice(b"\r\n");
 }
 
 /// The head of an answer that is being recorded, as one of its readers gets it; whoever did not ask for it himself

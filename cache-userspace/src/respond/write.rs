@@ -51,7 +51,7 @@ pub enum SendError {
 
 /// A stored response, or a part of it, to be sent.
 pub fn stored(response: &StoredResponse, persistence: Persistence, counters: &Counters) -> WriteQueue {
-    let StoredResponse { entry, age, part, reused } = response;
+    let StoredResponse { entry, age, part, reused, .. } = response;
     let mut queue = WriteQueue::default();
     queue.push(match part {
         Part::NotModified => not_modified_head(&entry.stored),

@@ -92,6 +92,11 @@ impl Entry {
         Body::from_pieces(pieces.collect(), self.body_bytes).since(self.identity.begun)
     }
 
+    /// Where it stands in the purge log: whatever kills it is told to an [`Observer`](super::Observer) by one of them.
+    pub fn purge_places(&self) -> &[Place] {
+        &self.identity.places
+    }
+
     /// Bytes that it holds of the budget.
     pub(super) fn weight_bytes(&self) -> u64 {
         self.weight_bytes

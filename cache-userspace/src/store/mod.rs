@@ -9,6 +9,7 @@ mod budget;
 mod entry;
 mod fill;
 mod filled;
+mod observer;
 mod purge;
 mod ranking;
 mod recording;
@@ -17,7 +18,7 @@ mod table;
 
 use std::ops::ControlFlow;
 use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError,
     atomic::{AtomicU64, Ordering},
 };
 
@@ -27,8 +28,9 @@ use bytes::Bytes;
 pub use entry::{Entry, Variants};
 pub use fill::{Fill, SEGMENT_BYTES_MAX};
 pub use filled::{Filled, HAND_OVER_BYTES_MAX, HandOver, Read, Reader};
+pub use observer::Observer;
 use purge::PurgeLog;
-pub use purge::Sequence;
+pub use purge::{Place as PurgePlace, Sequence};
 use ranking::Ranking;
 pub use recording::{Place, Recording};
 use table::Table;
@@ -90,6 +92,7 @@ struct Shared {
     budget: Arc<Budget>,
     purges: PurgeLog,
     entries: Arc<AtomicU64>,
+    observer: OnceLock<Arc<dyn Observer>>,
 }
 
 impl Store {
@@ -103,6 +106,7 @@ impl Store {
             budget: Arc::new(Budget::new(limits.bytes_max)),
             purges: PurgeLog::new(),
             entries: Arc::default(),
+            observer: OnceLock::new(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -111,6 +115,23 @@ impl Store {
     /// allocates nothing.
     pub fn variants(&self, key: &[u8]) -> Option<Arc<Variants>> {
         self.shared.table.look_up(key)
+    }
+
+    /// The same for who only wants to see: counts as no request.
+    pub fn peek(&self, key: &[u8]) -> Option<Arc<Variants>> {
+        self.shared.table.peek(key)
+    }
+
+    /// Tells `observer` of every change from now on; the first one stays.
+    pub fn observe(&self, observer: Arc<dyn Observer>) {
+        // Only `app` says it, once.
+        let _ = self.shared.observer.set(observer);
+    }
+
+    fn tell(&self, change: impl FnOnce(&dyn Observer)) {
+        if let Some(observer) = self.shared.observer.get() {
+            change(&**observer);
+        }
     }
 
     /// The keys that are wanted, at most `max` of them, and whether these are all: at most `looked_at_max` keys are
@@ -313,7 +334,7 @@ impl Store {
     ///
     /// To be called when [`Store::invalidate`] is.
     pub fn invalidate_group(&self, resource: &[u8], group: &str) {
-        self.shared.purges.invalidate(&policy::group(resource, group));
+        self.purge(&policy::group(resource, group));
     }
 
     /// Kills every partition's copies of a resource, whatever else of its path answers several queries
@@ -321,8 +342,14 @@ impl Store {
     ///
     /// To be called after the answer to the unsafe request arrived and before it is passed on.
     pub fn invalidate(&self, resource: &[u8]) {
-        self.shared.purges.invalidate(resource);
-        self.shared.purges.invalidate(&policy::searches(resource));
+        self.purge(resource);
+        self.purge(&policy::searches(resource));
+    }
+
+    /// The log first: a copy that is made in between is seen to be dead by whoever made it.
+    fn purge(&self, name: &[u8]) {
+        self.shared.purges.invalidate(name);
+        self.tell(|observer| observer.invalidated(self.shared.purges.place(name)));
     }
 
     /// Kills everything stored and every fill that began before, and frees what nobody is sending.
@@ -333,6 +360,7 @@ impl Store {
         let ranked = self.ranking().take();
         self.shared.table.clear();
         drop(ranked);
+        self.tell(|observer| observer.cleared());
     }
 
     /// Bytes in use: stored, evicted but still being sent, being filled.
@@ -417,6 +445,7 @@ impl Store {
             Some(old) => self.ranking().changed(&old.rank),
             None => {}
         }
+        self.tell(|observer| observer.changed(key));
         Ok(())
     }
 }

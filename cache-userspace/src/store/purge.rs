@@ -24,8 +24,16 @@ const PLACES: usize = 1 << 17;
 pub struct Sequence(u64);
 
 /// Where in the table a resource stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place([u32; 2]);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place([u32; 2]);
+
+#[cfg(test)]
+impl Place {
+    /// The place of a number, for tests of those who are told of places.
+    pub fn of(number: u32) -> Self {
+        Self([number; 2])
+    }
+}
 
 /// The log.
 pub(super) struct PurgeLog {

@@ -79,6 +79,12 @@ impl Table {
         Some(slot.variants.clone())
     }
 
+    /// The variants of a key that nobody asks for.
+    pub(super) fn peek(&self, key: &[u8]) -> Option<Arc<Variants>> {
+        let hash = self.hash(key);
+        Some(self.shard(hash)?.read().find(hash, |slot| *slot.key == *key)?.variants.clone())
+    }
+
     /// Shows every key, a shard at a time, until told to stop.
     pub(super) fn visit(&self, mut see: impl FnMut(&[u8]) -> ControlFlow<()>) -> ControlFlow<()> {
         self.shards.iter().try_for_each(|shard| shard.read().iter().try_for_each(|slot| see(&slot.key)))

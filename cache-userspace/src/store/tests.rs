@@ -440,6 +440,7 @@ fn handles_and_fills_may_cross_threads() {
 mod eviction;
 mod freshening;
 mod groups;
+mod observing;
 mod parts;
 mod reading;
 mod searches;

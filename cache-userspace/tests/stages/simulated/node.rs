@@ -79,6 +79,7 @@ impl Node {
             store: Store::new(StoreLimits::default()),
             sockets: SocketMaker::start().unwrap(),
             bypass: Bypass::new(None, &limits),
+            hot: None,
             counters,
             stale_after,
             is_strict,

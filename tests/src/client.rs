@@ -116,12 +116,15 @@ impl Connection {
         self.reader.exact(n)
     }
 
-    /// Bytes that TCP has brought and nobody has read.
-    pub fn unread(&self) -> io::Result<usize> {
-        let mut count: libc::c_int = 0;
-        // SAFETY: the pointer is to an int.
-        let result = unsafe { libc::ioctl(self.stream().as_raw_fd(), libc::FIONREAD, &raw mut count) };
-        if result == 0 { Ok(usize::try_from(count).unwrap_or(0)) } else { Err(io::Error::last_os_error()) }
+    /// How many bytes, up to `most`, have come and were not read from the socket; an error where it is none.
+    ///
+    /// FIONREAD does not tell on Linux 6.18: on an enrolled socket it counts the answers of the kernel alone.
+    pub fn unread(&self, most: usize) -> io::Result<usize> {
+        let mut bytes = vec![0; most];
+        self.stream().set_nonblocking(true)?;
+        let count = self.stream().peek(&mut bytes);
+        self.stream().set_nonblocking(false)?;
+        count
     }
 
     /// Reads until at least `n` bytes are held that nobody has taken; they stay for whoever takes them.

@@ -165,6 +165,12 @@ fn a_body_that_is_a_hot_head_is_not_answered() -> Result<()> {
 
 #[test]
 #[ignore = "needs root, cgroup2 and bpf"]
+fn the_body_of_a_hit_that_is_a_hot_head_is_not_answered() -> Result<()> {
+    proved(Case::HitWithBody, OUTSTANDING | IN_FLIGHT | UNREAD_TCP | UNREAD_HIT)
+}
+
+#[test]
+#[ignore = "needs root, cgroup2 and bpf"]
 fn a_chunk_that_is_a_hot_head_is_not_answered() -> Result<()> {
     proved(Case::Chunk, OUTSTANDING)
 }

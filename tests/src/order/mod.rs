@@ -42,11 +42,13 @@ pub enum Case {
     HeadInHead,
     /// Sends a body that is a hot head by itself.
     Body,
-    /// The same as a chunk.
+    /// Asks for what is hot with content, which is a hot head and comes when the answer may be there.
+    HitWithBody,
+    /// Sends a chunk that is a hot head by itself.
     Chunk,
-    /// The same when `100 (Continue)` has come.
+    /// Sends such a body when `100 (Continue)` has come.
     ContinuedBody,
-    /// The same when the final answer has come.
+    /// Sends such a body when the final answer has come.
     AnsweredBody,
     /// Sends a hot head through a tunnel.
     Tunnel,
@@ -59,7 +61,7 @@ pub enum Case {
 }
 
 /// Each case by its word.
-const WORDS: [(Case, &str); 15] = [
+const WORDS: [(Case, &str); 16] = [
     (Case::SlowMiss, "slow-miss"),
     (Case::Unread, "unread"),
     (Case::HalfRead, "half-read"),
@@ -68,6 +70,7 @@ const WORDS: [(Case, &str); 15] = [
     (Case::Pieces, "pieces"),
     (Case::HeadInHead, "head-in-head"),
     (Case::Body, "body"),
+    (Case::HitWithBody, "hit-with-body"),
     (Case::Chunk, "chunk"),
     (Case::ContinuedBody, "continued-body"),
     (Case::AnsweredBody, "answered-body"),

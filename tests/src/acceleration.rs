@@ -41,7 +41,8 @@ pub fn heat(shell: &mut Shell, mode: &str, addr: &str) -> Result<()> {
     for n in 0..HEATING_MAX {
         let output = shell.run([locate::probe()?.as_os_str()].into_iter().chain(words.map(OsStr::new)))?;
         Tally::read(&output)?.all_right(2 * KEPT)?;
-        let has_hits = wait::wait_until(FOLD, "hits", || kernel_hits(shell).is_ok_and(|hits| hits > 0)).is_ok();
+        let has_hits =
+            wait::wait_until(FOLD, "hits", || kernel_hits(shell).is_ok_and(|hits| hits > 0)).is_ok();
         if has_hits || !is_demanded(mode) && n > 0 {
             return Ok(());
         }

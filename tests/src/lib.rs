@@ -16,6 +16,7 @@ pub mod envoy;
 pub mod exclusive;
 pub mod exec;
 pub mod forward_proxy;
+pub mod hammer;
 pub mod hex;
 pub mod load;
 pub mod locate;

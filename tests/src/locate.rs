@@ -19,7 +19,8 @@ pub fn sidestep() -> Result<PathBuf> {
 /// The `sidestep` binary that can be told to leave conditions out, if it was built.
 pub fn sidestep_with_faults() -> Result<Option<PathBuf>> {
     let path = env::var_os("SIDESTEP_FAULTS_BIN").map(PathBuf::from);
-    let path = path.map(|path| path.canonicalize().with_context(|| path.display().to_string())).transpose()?;
+    let path =
+        path.map(|path| path.canonicalize().with_context(|| path.display().to_string())).transpose()?;
     needed("SIDESTEP_FAULTS_BIN, a binary with the feature `faults`,", path)
 }
 

@@ -67,7 +67,13 @@ impl Proof<'_> {
         let Some(binary) = locate::sidestep_with_faults()? else { return Ok(()) };
         let exec = self.exec(origin, mode)?.program(&binary).env(FAULTS, self.faults.to_string());
         let (tally, _) = self.tried(exec, mode, origin)?;
-        println!("{:?}, without {}: {} right, {:?}", self.case, self.faults, tally.right, tally.wrong.first());
+        println!(
+            "{:?}, without {}: {} right, {:?}",
+            self.case,
+            self.faults,
+            tally.right,
+            tally.wrong.first()
+        );
         ensure!(!tally.wrong.is_empty(), "nothing went wrong without the conditions {}", self.faults);
         Ok(())
     }
@@ -138,8 +144,13 @@ fn what_is_hot_comes_after_an_answer_that_is_on_its_way() -> Result<()> {
     let pods = net.pods(1)?;
     let pod = pods.first().context("no pod")?;
     // A link on which a long answer takes a tenth of a second; the connection to the daemon goes over it.
-    let link = ["qdisc", "add", "dev", "lo", "root", "tbf", "rate", "80mbit", "burst", "128kb", "limit", "8mb"];
-    call("nsenter", pod.enter()[1..].iter().cloned().chain(["tc"].into_iter().chain(link).map(Into::into)), "")?;
+    let link =
+        ["qdisc", "add", "dev", "lo", "root", "tbf", "rate", "80mbit", "burst", "128kb", "limit", "8mb"];
+    call(
+        "nsenter",
+        pod.enter()[1..].iter().cloned().chain(["tc"].into_iter().chain(link).map(Into::into)),
+        "",
+    )?;
     let origin = order::origin::on(net.listen()?)?;
     Proof { tries: 10, pod: Some(pod), ..Proof::of(Case::InFlight, IN_FLIGHT) }.given(&origin)
 }

@@ -75,7 +75,8 @@ pub fn early() -> Result<Origin> {
         let mut out = talk.stream()?;
         let mut reader = Reader::new(talk.stream()?);
         while let Ok(head) = reader.head() {
-            let (target, control) = (head.word(1), if head.word(1) == HOT { "max-age=600" } else { "no-store" });
+            let (target, control) =
+                (head.word(1), if head.word(1) == HOT { "max-age=600" } else { "no-store" });
             let body = content(target);
             write!(
                 out,

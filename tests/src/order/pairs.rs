@@ -33,9 +33,8 @@ pub(super) fn run(case: Case, addr: SocketAddr, threads: u64, tries: u64) -> Res
     let (next, all) = (Arc::new(AtomicU64::new(0)), threads * tries);
     let mut wrong: Vec<String> = Vec::new();
     let right = runtime.block_on(async {
-        let tasks: Vec<_> = (0..threads * AT_A_TIME)
-            .map(|_| tokio::spawn(client(case, addr, next.clone(), all)))
-            .collect();
+        let tasks: Vec<_> =
+            (0..threads * AT_A_TIME).map(|_| tokio::spawn(client(case, addr, next.clone(), all))).collect();
         let mut right = 0;
         for task in tasks {
             let (count, said) = task.await.context("a client panicked")?;
@@ -99,7 +98,9 @@ impl Client {
             }
         };
         let head = Head::parse(&self.held[..end]);
-        let Framing::Length(length) = head.response_framing("GET") else { bail!("framed otherwise: {head:?}") };
+        let Framing::Length(length) = head.response_framing("GET") else {
+            bail!("framed otherwise: {head:?}")
+        };
         let whole = end + usize::try_from(length)?;
         while self.held.len() < whole {
             self.read().await.context("in a body")?;

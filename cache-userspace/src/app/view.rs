@@ -93,13 +93,33 @@ impl Shared {
                 KernelCounter::PassedPending => &counters.passed_pending,
                 KernelCounter::PassedNoListener => &counters.passed_no_listener,
                 KernelCounter::PassedStorage => &counters.passed_storage,
-                _ => continue,
+                KernelCounter::KernelHits => &counters.kernel_hits,
+                KernelCounter::KernelBytes => &counters.kernel_bytes,
+                KernelCounter::Enrolled => &counters.enrolled,
+                KernelCounter::EnrolRefusedMptcp => &counters.enrol_refused_mptcp,
+                KernelCounter::EnrolRefusedData => &counters.enrol_refused_data,
+                KernelCounter::EnrolRefusedFull => &counters.enrol_refused_full,
+                KernelCounter::LeftAtHalfClose => &counters.left_at_half_close,
+                KernelCounter::UnansweredNoHead => &counters.unanswered_no_head,
+                KernelCounter::UnansweredTooLong => &counters.unanswered_too_long,
+                KernelCounter::UnansweredStale => &counters.unanswered_stale,
+                KernelCounter::UnansweredNoHits => &counters.unanswered_no_hits,
+                KernelCounter::UnansweredSampled => &counters.unanswered_sampled,
+                KernelCounter::UnansweredOutstanding => &counters.unanswered_outstanding,
+                KernelCounter::UnansweredUnread => &counters.unanswered_unread,
+                KernelCounter::UnansweredCold => &counters.unanswered_cold,
+                KernelCounter::UnansweredExpired => &counters.unanswered_expired,
+                KernelCounter::UnansweredOther => &counters.unanswered_other,
+                KernelCounter::UnansweredNoMemory => &counters.unanswered_no_memory,
+                KernelCounter::AnswersSpoilt => &counters.answers_spoilt,
+                KernelCounter::Pipelining => &counters.pipelining,
+                KernelCounter::Splicing => &counters.splicing,
             };
-            figure.set(value);
-            if !matches!(counter, KernelCounter::Redirected | KernelCounter::OriginalDstFull) {
+            figure.follow(value);
+            if counter.is_passed() {
                 passed += value;
             }
         }
-        counters.connections_passed.set(passed);
+        counters.connections_passed.follow(passed);
     }
 }

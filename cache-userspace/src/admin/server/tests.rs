@@ -39,7 +39,7 @@ impl DaemonView for Fake {
     }
 
     fn fold_kernel_counters(&self, counters: &Counters) {
-        counters.connections_redirected.set(self.0.fetch_add(1, Ordering::Relaxed) + 1);
+        counters.connections_redirected.follow(self.0.fetch_add(1, Ordering::Relaxed) + 1);
     }
 }
 

@@ -16,14 +16,15 @@ use tokio::task::JoinHandle;
 use crate::accept::gate::{Budget, Gate};
 use crate::accept::netns::{Netns, SocketMaker};
 use crate::accept::{Acceptor, Taken};
-use crate::admin::{AdminServer, AdminState, Counters, Switch};
+use crate::admin::{AdminServer, AdminState, Counters, Position, Switches};
 use crate::clock;
 use crate::config::{Limits, PolicyConfig};
 use crate::identify::Workload;
 use crate::policy::{Profile, Rules};
+use crate::redirect::acceleration::{self, Acceleration, AccelerationError};
 use crate::redirect::bypass::Bypass;
 use crate::redirect::cgroup::{Cgroup, CgroupError};
-use crate::redirect::heartbeat::{Heartbeat, Pulse};
+use crate::redirect::heartbeat::{Beat, Heartbeat, Pulse};
 use crate::redirect::kernel::{Attachment, Kernel, KernelError, words};
 use crate::request::{Parts, Path};
 use crate::route::Routes;
@@ -49,6 +50,8 @@ pub struct Options {
     pub policy: PolicyConfig,
     /// Users whose connections are left alone.
     pub excluded_users: Vec<u32>,
+    /// When hits are given inside the kernel, and with how much memory.
+    pub acceleration: acceleration::Wish,
     /// Bounds.
     pub limits: Limits,
 }
@@ -78,6 +81,9 @@ pub enum AppError {
     /// The kernel refused.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    /// The kernel refused, or is not fit for what was demanded.
+    #[error(transparent)]
+    Acceleration(#[from] AccelerationError),
     /// A cgroup could not be used.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
@@ -107,7 +113,8 @@ struct Enrolled {
 struct Shared {
     kernel: Arc<Kernel>,
     path: Arc<Path>,
-    switch: Arc<Switch>,
+    switches: Switches,
+    acceleration: Acceleration,
     enrolled: Mutex<HashMap<String, Enrolled>>,
     budget: Arc<Budget>,
     /// Original destinations taken out, all of them together.
@@ -133,23 +140,12 @@ impl Daemon {
     ///
     /// # Errors
     /// What the kernel refuses; where a thread cannot be started.
-    pub fn start(options: Options, switch: Arc<Switch>) -> Result<Self, AppError> {
-        let Options { profile, store_bytes, is_strict, policy, excluded_users, limits } = options;
-        let settings = crate::redirect::hit_maps::HitSettings {
-            chunks: 4096,
-            skip: cache_common::hot::SkipList::EMPTY,
-            seeds: cache_common::hot::Seeds { start: [1, 2], factor: [3, 5] },
-            faults: 0,
-        };
-        let offsets = crate::redirect::btf::Offsets::of_running_kernel().ok();
-        let kernel = Arc::new(Kernel::load(&settings, offsets.as_ref())?);
-        match kernel.load_hits() {
-            Ok(()) => kernel.enrol_clients(),
-            Err(error) => tracing::warn!(%error, "no hits in the kernel"),
-        }
-        if let Err(error) = kernel.watch_splice() {
-            tracing::debug!(%error, "who reads with splice(2) is not noticed");
-        }
+    pub fn start(options: Options, switches: Switches) -> Result<Self, AppError> {
+        let Options { profile, store_bytes, is_strict, policy, excluded_users, acceleration, limits } =
+            options;
+        let (kernel, acceleration) = acceleration::load(&acceleration)?;
+        acceleration.log();
+        let kernel = Arc::new(kernel);
         for user in excluded_users {
             kernel.exclude_user(user)?;
         }
@@ -159,7 +155,7 @@ impl Daemon {
         let sockets = SocketMaker::start().map_err(AppError::Thread)?;
         let rules = Rules { profile, object_bytes_max, ..Rules::default() };
         let parts = Parts {
-            routes: Routes::new(policy.apply(rules), switch.clone()),
+            routes: Routes::new(policy.apply(rules), switches.redirection.clone()),
             store: Store::new(StoreLimits {
                 bytes_max: store_bytes,
                 object_bytes_max,
@@ -176,7 +172,8 @@ impl Daemon {
         let shared = Arc::new(Shared {
             kernel: kernel.clone(),
             path,
-            switch,
+            switches,
+            acceleration,
             enrolled: Mutex::default(),
             budget: Arc::new(Budget::new(descriptors_max())),
             taken: Arc::default(),
@@ -190,9 +187,19 @@ impl Daemon {
             pulse,
             move || {
                 beating.publish_taken();
-                beating.switch.poll()
+                let is_on = beating.switches.redirection.poll();
+                let is_accelerated = beating.switches.acceleration.poll();
+                Beat { redirects: is_on, hits: is_on && is_accelerated && beating.acceleration.is_on }
             },
-            move |is_on| effect.switch.took_effect(is_on),
+            move |beat| {
+                let Switches { redirection, acceleration } = &effect.switches;
+                redirection.took_effect(beat.redirects);
+                // Where there are no hits anyhow, the switch has its effect at once.
+                let has_effect = beat.redirects && effect.acceleration.is_on;
+                let is_accelerated =
+                    if has_effect { beat.hits } else { acceleration.wanted() == Position::On };
+                acceleration.took_effect(is_accelerated);
+            },
         )
         .map_err(AppError::Thread)?;
         Ok(Self { shared, tasks, heartbeat: Some(heartbeat) })
@@ -205,7 +212,7 @@ impl Daemon {
     pub fn serve_admin(&mut self, socket: &FsPath) -> anyhow::Result<()> {
         let state = AdminState {
             counters: self.shared.path.counters.clone(),
-            switch: self.shared.switch.clone(),
+            switches: self.shared.switches.clone(),
             view: Box::new(view::View(self.shared.clone())),
         };
         let server = AdminServer::bind(socket, state, self.shared.path.limits.admin_connections_max)?;

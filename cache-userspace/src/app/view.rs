@@ -4,10 +4,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use cache_common::event::Counter as KernelCounter;
+use cache_common::hot::CHUNK_BYTES;
 
 use super::{Shared, lock};
 use crate::admin::explain::{BadQuestion, Explanation, Question};
-use crate::admin::{Counters, DaemonView, EnrolmentState, StoreStatus, WorkloadStatus};
+use crate::admin::{
+    AccelerationStatus, Counters, DaemonView, EnrolmentState, Position, StoreStatus, WorkloadStatus,
+};
+use crate::redirect::acceleration::Acceleration;
 use crate::request::explain::Asker;
 
 /// Why a wanted workload is not enrolled.
@@ -55,6 +59,23 @@ impl DaemonView for View {
     fn store(&self) -> StoreStatus {
         let store = &self.0.path.store;
         StoreStatus { bytes: store.bytes(), bytes_max: store.bytes_max(), entries: store.entries() }
+    }
+
+    fn acceleration(&self) -> Option<AccelerationStatus> {
+        let Acceleration { mode, is_on, reason, findings, settings } = &self.0.acceleration;
+        let (residents, bytes) = self.0.kernel.hits().residents();
+        Some(AccelerationStatus {
+            mode: *mode,
+            state: if *is_on { Position::On } else { Position::Off },
+            reason: reason.clone(),
+            switch: Position::Off,
+            switched_off_by: None,
+            deviations: self.0.acceleration.deviations().map(str::to_owned).collect(),
+            residents,
+            bytes,
+            bytes_max: if *is_on { u64::from(settings.chunks) * CHUNK_BYTES as u64 } else { 0 },
+            self_test: findings.clone(),
+        })
     }
 
     fn explain(&self, question: &Question) -> Result<Explanation, BadQuestion> {

@@ -1,0 +1,5 @@
+//! Which responses are resident in the kernel.
+
+pub mod skipped;
+
+pub use skipped::Skipped;

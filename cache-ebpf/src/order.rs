@@ -9,6 +9,9 @@ use core::ptr::{addr_of, read_volatile};
 use aya_ebpf::bindings::{BPF_TCP_ESTABLISHED, bpf_sock};
 use cache_common::event::Counter;
 use cache_common::faults;
+pub use cache_common::faults::{
+    COMPARE as FAULT_COMPARE, EXPIRED as FAULT_EXPIRED, HASH as FAULT_HASH, RETIRED as FAULT_RETIRED,
+};
 use cache_common::hot::{ConnectionRecord, NO_HITS, PIPELINES, Published, SPLICES};
 
 use crate::context::load_u32;

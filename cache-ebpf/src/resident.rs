@@ -8,7 +8,6 @@ use core::ptr::{addr_of, read_volatile, write_volatile};
 use aya_ebpf::helpers::bpf_msg_pull_data;
 use aya_ebpf::programs::SkMsgContext;
 use cache_common::event::Counter;
-use cache_common::faults;
 use cache_common::hot::{
     AGE_MAX_S, Asker, BLOCK_BYTES, CELLS_AT, CELLS_MAX, CHUNK_BYTES, CHUNK_WORDS, CHUNKS_MAX, HEAD_BYTES_MAX,
     HEAD_BYTES_MIN, Hash, HotHeader, HotKey, HotSlot, KINDS, SCRATCH_CELLS, SKIPPED_MAX, Seeds, SkipList,
@@ -16,7 +15,7 @@ use cache_common::hot::{
 };
 
 use crate::maps::{CLIENTS, HOT_CHUNKS, HOT_INDEX, SCRATCH, Scratch, count_many};
-use crate::order::is_left_out;
+use crate::order::{FAULT_COMPARE, FAULT_EXPIRED, FAULT_HASH, FAULT_RETIRED, is_left_out};
 use crate::sk_msg::{Failed, bounds};
 
 /// The secrets of the head hash; written at load.
@@ -63,7 +62,7 @@ pub fn find(ctx: &SkMsgContext, size: usize, asker: &Asker, now: u64) -> Result<
     leave(scratch);
     let resident = found?;
     let expires_at = header!(resident.first, expires_at_ns);
-    if now >= expires_at && !is_left_out(faults::EXPIRED) {
+    if now >= expires_at && !is_left_out(FAULT_EXPIRED) {
         return Err(Counter::UnansweredExpired);
     }
     Ok(resident)
@@ -85,7 +84,7 @@ fn look_up(
         && header!(first, asker.ip) == asker.ip
         && header!(first, asker.port) == asker.port
         && header!(first, cells) as usize == cells;
-    if (is_it && are_equal(first, scratch, cells)) || is_left_out(faults::COMPARE) {
+    if (is_it && are_equal(first, scratch, cells)) || is_left_out(FAULT_COMPARE) {
         Ok(Resident { first, sequence })
     } else {
         Err(Counter::UnansweredOther)
@@ -246,7 +245,7 @@ fn walk(
     if walk.is_odd != 0 {
         return Err(Counter::UnansweredCold);
     }
-    let key = if is_left_out(faults::HASH) { HotKey { lanes: [0; 2] } } else { hash.key() };
+    let key = if is_left_out(FAULT_HASH) { HotKey { lanes: [0; 2] } } else { hash.key() };
     Ok((key, cells as usize))
 }
 
@@ -284,7 +283,7 @@ impl Resident {
         }
         ctx.push_data(0, padded, 0).map_err(|_| Counter::UnansweredNoMemory)?;
         let copied = self.copy(ctx, padded as usize).and_then(|()| self.write_age(ctx, padded, now));
-        let is_still_there = header!(self.first, sequence) == self.sequence || is_left_out(faults::RETIRED);
+        let is_still_there = header!(self.first, sequence) == self.sequence || is_left_out(FAULT_RETIRED);
         let failed = match copied {
             Ok(()) if is_still_there => None,
             Ok(()) => Some(Counter::UnansweredOther),

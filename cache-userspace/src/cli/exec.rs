@@ -124,11 +124,7 @@ impl Exec {
             store_bytes: self.store_bytes.0,
             is_strict: self.strict_http,
             excluded_users: Vec::new(),
-            acceleration: Wish {
-                mode: self.acceleration,
-                bytes: HOT_BYTES.0,
-                skipped: Skipped::default(),
-            },
+            acceleration: Wish { mode: self.acceleration, bytes: HOT_BYTES.0, skipped: Skipped::default() },
             policy: PolicyConfig::default(),
             limits: Limits::default(),
         };

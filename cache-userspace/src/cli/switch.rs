@@ -9,9 +9,9 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::{Output, print, runtime, sockets};
-use crate::admin::{Position, Status, Subject};
 use crate::admin::client::{AdminClient, ClientError};
 use crate::admin::switch::{set_machine, state_dir};
+use crate::admin::{Position, Status, Subject};
 
 /// Time for all daemons to confirm.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(1);
@@ -125,12 +125,7 @@ async fn confirmations(subject: Subject, dir: &Path, to: Position) -> Vec<Answer
 }
 
 /// Returns nothing for a socket whose daemon is gone.
-async fn confirmation(
-    subject: Subject,
-    socket: PathBuf,
-    to: Position,
-    deadline: Instant,
-) -> Option<Answer> {
+async fn confirmation(subject: Subject, socket: PathBuf, to: Position, deadline: Instant) -> Option<Answer> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let client = AdminClient::new(&socket).with_timeout(left);

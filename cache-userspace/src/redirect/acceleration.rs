@@ -118,7 +118,7 @@ pub fn load(wish: &Wish) -> Result<(Kernel, Acceleration), AccelerationError> {
         faults: faults.left_out,
     };
     let off = |reason: String, findings| -> Result<_, AccelerationError> {
-        let settings = HitSettings { chunks: 1, ..settings };
+        let settings = HitSettings::NONE;
         let kernel = Kernel::load(&settings, None)?;
         Ok((kernel, Acceleration { mode: wish.mode, is_on: false, reason, findings, settings }))
     };
@@ -212,7 +212,8 @@ fn one_line(text: &str) -> String {
     const CHARS_MAX: usize = 400;
     let (head, log) = text.split_once("Verifier output:").unwrap_or((text, ""));
     let head = head.trim().trim_end_matches('.').lines().next().unwrap_or_default();
-    let last = log.lines().rev().map(str::trim).find(|line| !line.is_empty() && !line.starts_with("processed "));
+    let last =
+        log.lines().rev().map(str::trim).find(|line| !line.is_empty() && !line.starts_with("processed "));
     let line = last.map_or(head.to_owned(), |last| format!("{head}: {last}"));
     line.chars().take(CHARS_MAX).collect()
 }
@@ -234,7 +235,9 @@ mod tests {
     fn what_the_kernel_says_is_told_in_one_line() {
         assert_eq!(one_line("no"), "no");
         assert_eq!(
-            one_line("not loaded: EPERM. Verifier output: \n0: (b7) r0 = 0\ntoo complex\nprocessed 7 insns\n\n"),
+            one_line(
+                "not loaded: EPERM. Verifier output: \n0: (b7) r0 = 0\ntoo complex\nprocessed 7 insns\n\n"
+            ),
             "not loaded: EPERM: too complex"
         );
         assert_eq!(one_line("not loaded: EPERM. Verifier output: \n").len(), "not loaded: EPERM".len());

@@ -11,7 +11,9 @@ use std::sync::{Mutex, PoisonError};
 use aya::Ebpf;
 use aya::maps::{Array, ArrayOfMaps, Map, MapData, MapError, SkStorage, SockHash};
 use cache_common::connection::OriginalDst;
-use cache_common::hot::{Asker, CHUNK_BYTES, ConnectionRecord, HotHeader, HotKey, HotSlot, Published, Seeds, SkipList};
+use cache_common::hot::{
+    Asker, CHUNK_BYTES, ConnectionRecord, HotHeader, HotKey, HotSlot, Published, Seeds, SkipList,
+};
 
 use super::kernel::{KernelError, Typed, hash_map, insert, lock};
 
@@ -26,6 +28,12 @@ pub struct HitSettings {
     pub seeds: Seeds,
     /// Conditions that are left out, to see tests fail; 0 elsewhere.
     pub faults: u32,
+}
+
+impl HitSettings {
+    /// Those of programs that are to give no hits.
+    pub const NONE: Self =
+        Self { chunks: 1, skip: SkipList::EMPTY, seeds: Seeds { start: [0; 2], factor: [1; 2] }, faults: 0 };
 }
 
 /// The maps.
@@ -165,7 +173,8 @@ impl HitMaps {
     /// How many responses are resident, and the memory that they take, bytes.
     pub fn residents(&self) -> (u64, u64) {
         let index = lock(&self.index);
-        let sizes = index.iter().filter_map(Result::ok).map(|(_, slot)| self.memory.resident_bytes(slot.chunk));
+        let sizes =
+            index.iter().filter_map(Result::ok).map(|(_, slot)| self.memory.resident_bytes(slot.chunk));
         sizes.fold((0, 0), |(count, bytes), size| (count + 1, bytes + size))
     }
 }

@@ -104,7 +104,8 @@ impl<'a> Bench<'a> {
         response.extend(b"\r\n\r\n");
         // No two blocks, chunks or responses are the same.
         let sequence = self.sequence.get() + 1;
-        let content = (0..content_bytes as u64).map(|at| (at ^ (at >> 8) ^ (at >> 16) ^ (sequence * 37)) as u8);
+        let content =
+            (0..content_bytes as u64).map(|at| (at ^ (at >> 8) ^ (at >> 16) ^ (sequence * 37)) as u8);
         response.extend(content);
         let born_at = clock::boot().saturating_sub(AGE);
         let resident = Resident {

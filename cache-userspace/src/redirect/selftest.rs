@@ -122,6 +122,7 @@ pub fn run(
     let bench = Bench::new(kernel, settings, offsets, watch);
     let end = Instant::now() + TIME_MAX;
     let findings = PARTS.iter().map(|(name, part)| {
+        let started = Instant::now();
         let seen = if Instant::now() > end {
             Err(Wrong(format!("not tried: the parts before took more than {} s", TIME_MAX.as_secs())))
         } else if failing == Some(name) {
@@ -135,6 +136,7 @@ pub fn run(
             Ok(Seen::Untested(says)) => (Outcome::Untested, says),
             Err(Wrong(says)) => (Outcome::Failed, says),
         };
+        tracing::debug!(name, took = ?started.elapsed(), "a part of the self-test");
         Finding { name: (*name).to_owned(), outcome, says }
     });
     let mut findings: Vec<Finding> = findings.collect();

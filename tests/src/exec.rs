@@ -29,6 +29,8 @@ pub const STATE_DIR: &str = "SIDESTEP_STATE_DIR";
 pub struct Exec {
     flags: Vec<OsString>,
     before: Vec<OsString>,
+    program: Option<PathBuf>,
+    env: Vec<(OsString, OsString)>,
     scratch: Scratch,
     admin: Option<PathBuf>,
     state: PathBuf,
@@ -59,7 +61,8 @@ impl Exec {
     pub fn new() -> Result<Self> {
         let scratch = Scratch::new()?;
         let (admin, state) = (Some(scratch.file("admin.sock")), scratch.file("state"));
-        Ok(Self { flags: Vec::new(), before: Vec::new(), scratch, admin, state })
+        let (flags, before, program, env) = Default::default();
+        Ok(Self { flags, before, program, env, scratch, admin, state })
     }
 
     /// The usual one: intercepts this port.
@@ -70,6 +73,17 @@ impl Exec {
     /// Adds a flag or its value.
     pub fn flag(mut self, flag: impl AsRef<OsStr>) -> Self {
         self.flags.push(flag.as_ref().to_owned());
+        self
+    }
+
+    /// Runs another binary than the one under test.
+    pub fn program(self, path: &Path) -> Self {
+        Self { program: Some(path.to_owned()), ..self }
+    }
+
+    /// Sets an environment variable.
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.env.push((name.into(), value.as_ref().to_owned()));
         self
     }
 
@@ -108,7 +122,7 @@ impl Exec {
 
     fn command<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>) -> Result<Command> {
         let mut all = self.before.clone();
-        all.push(locate::sidestep()?.into());
+        all.push(self.program.clone().map_or_else(locate::sidestep, Ok)?.into());
         all.push("exec".into());
         all.extend_from_slice(&self.flags);
         all.extend(["--summary-json".into(), self.scratch.file("summary.json").into()]);
@@ -119,7 +133,7 @@ impl Exec {
         all.extend(words.into_iter().map(|word| word.as_ref().to_owned()));
         let mut all = all.into_iter();
         let mut command = Command::new(all.next().context("no command")?);
-        command.args(all).env(STATE_DIR, &self.state);
+        command.args(all).env(STATE_DIR, &self.state).envs(self.env.iter().cloned());
         Ok(command)
     }
 

@@ -1,6 +1,6 @@
 //! Where the programs under test and the tools of the tests are.
 //!
-//! Environment: `SIDESTEP_BIN` names the binary, `SIDESTEP_TOOLS` a directory whose `venv` holds aiohttp and Go.
+//! Environment: `SIDESTEP_BIN` names the binary, `SIDESTEP_FAULTS_BIN` one with the feature `faults`, `SIDESTEP_TOOLS` a directory whose `venv` holds aiohttp and Go.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -14,6 +14,14 @@ pub fn sidestep() -> Result<PathBuf> {
         return path.canonicalize().with_context(|| format!("SIDESTEP_BIN={}", path.display()));
     }
     beside_test("release/sidestep")
+}
+
+/// The `sidestep` binary that can be told to leave conditions out, if it was built.
+pub fn sidestep_with_faults() -> Result<Option<PathBuf>> {
+    let path = env::var_os("SIDESTEP_FAULTS_BIN").map(PathBuf::from);
+    let path =
+        path.map(|path| path.canonicalize().with_context(|| path.display().to_string())).transpose()?;
+    needed("SIDESTEP_FAULTS_BIN, a binary with the feature `faults`,", path)
 }
 
 /// The `probe` binary of this package, which cargo builds along with the tests.

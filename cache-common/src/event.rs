@@ -59,11 +59,11 @@ counters! {
     KernelBytes = 15, "kernel_bytes";
     /// Client sockets enrolled for answers of the kernel.
     Enrolled = 16, "enrolled";
-    /// Client sockets that were not: they are MPTCP.
+    /// Client sockets not enrolled because they are MPTCP.
     EnrolRefusedMptcp = 17, "enrol_refused_mptcp";
-    /// Client sockets that were not: bytes were sent before the connection was established.
+    /// Client sockets not enrolled because bytes were sent before the connection was established.
     EnrolRefusedData = 18, "enrol_refused_data";
-    /// Client sockets that were not: a map was full, or the kernel refused.
+    /// Client sockets not enrolled because a map was full, or the kernel refused.
     EnrolRefusedFull = 19, "enrol_refused_full";
     /// Client sockets taken out at their own half-close.
     LeftAtHalfClose = 20, "left_at_half_close";
@@ -95,6 +95,26 @@ counters! {
     Pipelining = 33, "pipelining";
     /// Connections whose application reads with splice(2).
     Splicing = 34, "splicing";
+}
+
+impl Counter {
+    /// Whether it counts connections to intercepted ports that were left alone.
+    pub const fn is_passed(self) -> bool {
+        matches!(
+            self,
+            Self::PassedExcluded
+                | Self::PassedAddress
+                | Self::PassedDevice
+                | Self::PassedNetns
+                | Self::PassedPaused
+                | Self::PassedStale
+                | Self::PassedBypass
+                | Self::PassedPending
+                | Self::PassedNoListener
+                | Self::PassedStorage
+                | Self::PassedOff
+        )
+    }
 }
 
 /// Slots of the counter array.

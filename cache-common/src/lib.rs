@@ -7,6 +7,7 @@
 
 pub mod connection;
 pub mod event;
+pub mod faults;
 pub mod head;
 pub mod hot;
 pub mod redirect;

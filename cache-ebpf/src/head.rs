@@ -13,7 +13,6 @@ use cache_common::hot::{
 };
 
 use crate::maps::Scratch;
-use crate::order::{FAULT_HASH, is_left_out};
 use crate::sk_msg::bounds;
 
 /// The secrets of the head hash; written at load.
@@ -181,6 +180,5 @@ pub fn walk(
     if walk.is_odd != 0 {
         return Err(Counter::UnansweredCold);
     }
-    let key = if is_left_out(FAULT_HASH) { HotKey { lanes: [0; 2] } } else { hash.key() };
-    Ok((key, cells as usize))
+    Ok((hash.key(), cells as usize))
 }

@@ -8,6 +8,10 @@ use core::ptr::{addr_of, read_volatile};
 
 use aya_ebpf::bindings::{BPF_TCP_ESTABLISHED, bpf_sock};
 use cache_common::event::Counter;
+use cache_common::faults;
+pub use cache_common::faults::{
+    COMPARE as FAULT_COMPARE, EXPIRED as FAULT_EXPIRED, RETIRED as FAULT_RETIRED,
+};
 use cache_common::hot::{ConnectionRecord, NO_HITS, PIPELINES, Published, SPLICES};
 
 use crate::context::load_u32;
@@ -21,25 +25,9 @@ static SAMPLED_HITS: u32 = 256;
 #[unsafe(no_mangle)]
 static SAMPLED_NS: u64 = 5_000_000_000;
 
-/// Conditions that are left out, to see the tests fail; 0 but in builds for that.
+/// Conditions that are left out (`faults`); written at load.
 #[unsafe(no_mangle)]
 static FAULTS: u32 = 0;
-/// Whatever was sent counts as answered.
-const FAULT_OUTSTANDING: u32 = 1;
-/// Whatever was written counts as arrived.
-const FAULT_IN_FLIGHT: u32 = 2;
-/// Whatever came by TCP counts as read.
-const FAULT_UNREAD_TCP: u32 = 4;
-/// Whatever came from here counts as read.
-const FAULT_UNREAD_HIT: u32 = 8;
-/// Expired responses count as fresh.
-pub const FAULT_EXPIRED: u32 = 16;
-/// All heads have the same hash.
-pub const FAULT_HASH: u32 = 32;
-/// Heads are not compared.
-pub const FAULT_COMPARE: u32 = 64;
-/// A response that was taken back counts as there.
-pub const FAULT_RETIRED: u32 = 128;
 
 /// Whether a condition is left out.
 #[inline(always)]
@@ -83,12 +71,12 @@ impl Order<'_> {
         if flags & NO_HITS != 0 || load_u32!(socket, bpf_sock, state) != BPF_TCP_ESTABLISHED {
             return Err(Counter::UnansweredNoHits);
         }
-        if self.tcp.bytes_sent() != answered && !is_left_out(FAULT_OUTSTANDING) {
+        if self.tcp.bytes_sent() != answered && !is_left_out(faults::OUTSTANDING) {
             return Err(Counter::UnansweredOutstanding);
         }
-        let is_all_here = self.tcp.bytes_received() == written || is_left_out(FAULT_IN_FLIGHT);
-        let is_all_read = self.tcp.is_drained() || is_left_out(FAULT_UNREAD_TCP);
-        let is_empty = self.tcp.is_empty() || is_left_out(FAULT_UNREAD_HIT);
+        let is_all_here = self.tcp.bytes_received() == written || is_left_out(faults::IN_FLIGHT);
+        let is_all_read = self.tcp.is_drained() || is_left_out(faults::UNREAD_TCP);
+        let is_empty = self.tcp.is_empty() || is_left_out(faults::UNREAD_HIT);
         if is_all_here && is_all_read && is_empty { Ok(()) } else { Err(Counter::UnansweredUnread) }
     }
 

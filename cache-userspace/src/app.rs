@@ -3,14 +3,12 @@
 pub mod view;
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::Path as FsPath;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use cache_common::hot::Seeds;
 use cache_common::redirect::{EXCLUDED, LOOPBACK, PAUSED, Workload as KernelWorkload};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -18,15 +16,16 @@ use tokio::task::JoinHandle;
 use crate::accept::gate::{Budget, Gate};
 use crate::accept::netns::{Netns, SocketMaker};
 use crate::accept::{Acceptor, Taken};
-use crate::admin::{AdminServer, AdminState, Counters, Switch};
+use crate::admin::{AdminServer, AdminState, Counters, Position, Switches};
 use crate::clock;
 use crate::config::{Limits, PolicyConfig};
 use crate::identify::Workload;
 use crate::policy::{Profile, Rules};
+use crate::redirect::acceleration::{self, Acceleration, AccelerationError};
 use crate::redirect::bypass::Bypass;
 use crate::redirect::cgroup::{Cgroup, CgroupError};
-use crate::redirect::heartbeat::{Heartbeat, Pulse};
-use crate::redirect::hot::{HotLimits, HotSet, Skipped};
+use crate::redirect::heartbeat::{Beat, Heartbeat, Pulse};
+use crate::redirect::hot::{HotLimits, HotSet};
 use crate::redirect::kernel::{Attachment, Kernel, KernelError, words};
 use crate::request::{Parts, Path};
 use crate::route::Routes;
@@ -52,6 +51,8 @@ pub struct Options {
     pub policy: PolicyConfig,
     /// Users whose connections are left alone.
     pub excluded_users: Vec<u32>,
+    /// When hits are given inside the kernel, and with how much memory.
+    pub acceleration: acceleration::Wish,
     /// Bounds.
     pub limits: Limits,
 }
@@ -81,6 +82,9 @@ pub enum AppError {
     /// The kernel refused.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    /// The kernel refused, or is not fit for what was demanded.
+    #[error(transparent)]
+    Acceleration(#[from] AccelerationError),
     /// A cgroup could not be used.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
@@ -110,7 +114,8 @@ struct Enrolled {
 struct Shared {
     kernel: Arc<Kernel>,
     path: Arc<Path>,
-    switch: Arc<Switch>,
+    switches: Switches,
+    acceleration: Acceleration,
     enrolled: Mutex<HashMap<String, Enrolled>>,
     budget: Arc<Budget>,
     /// Original destinations taken out, all of them together.
@@ -136,30 +141,17 @@ impl Daemon {
     ///
     /// # Errors
     /// What the kernel refuses; where a thread cannot be started.
-    pub fn start(options: Options, switch: Arc<Switch>) -> Result<Self, AppError> {
-        let Options { profile, store_bytes, is_strict, policy, excluded_users, limits } = options;
-        let (skipped, seeds, hot_limits) = (Skipped::default(), random_seeds(), HotLimits::default());
-        let settings = crate::redirect::hit_maps::HitSettings {
-            chunks: hot_limits.chunks,
-            skip: *skipped.list(),
-            seeds,
-            faults: 0,
-        };
-        let offsets = crate::redirect::btf::Offsets::of_running_kernel().ok();
-        let kernel = Arc::new(Kernel::load(&settings, offsets.as_ref())?);
-        let hot = match kernel.load_hits() {
-            Ok(()) => {
-                kernel.enrol_clients();
-                Some(Arc::new(HotSet::new(kernel.clone(), skipped, seeds, hot_limits)))
-            }
-            Err(error) => {
-                tracing::warn!(%error, "no hits in the kernel");
-                None
-            }
-        };
-        if let Err(error) = kernel.watch_splice() {
-            tracing::debug!(%error, "who reads with splice(2) is not noticed");
-        }
+    pub fn start(options: Options, switches: Switches) -> Result<Self, AppError> {
+        let Options { profile, store_bytes, is_strict, policy, excluded_users, acceleration, limits } =
+            options;
+        let skipped = acceleration.skipped.clone();
+        let (kernel, acceleration) = acceleration::load(&acceleration)?;
+        acceleration.log();
+        let kernel = Arc::new(kernel);
+        let hot = acceleration.is_on.then(|| {
+            let limits = HotLimits { chunks: acceleration.settings.chunks, ..HotLimits::default() };
+            Arc::new(HotSet::new(kernel.clone(), skipped, acceleration.settings.seeds, limits))
+        });
         for user in excluded_users {
             kernel.exclude_user(user)?;
         }
@@ -169,7 +161,7 @@ impl Daemon {
         let sockets = SocketMaker::start().map_err(AppError::Thread)?;
         let rules = Rules { profile, object_bytes_max, ..Rules::default() };
         let parts = Parts {
-            routes: Routes::new(policy.apply(rules), switch.clone()),
+            routes: Routes::new(policy.apply(rules), switches.redirection.clone()),
             store: Store::new(StoreLimits {
                 bytes_max: store_bytes,
                 object_bytes_max,
@@ -190,7 +182,8 @@ impl Daemon {
         let shared = Arc::new(Shared {
             kernel: kernel.clone(),
             path,
-            switch,
+            switches,
+            acceleration,
             enrolled: Mutex::default(),
             budget: Arc::new(Budget::new(descriptors_max())),
             taken: Arc::default(),
@@ -206,9 +199,19 @@ impl Daemon {
             pulse,
             move || {
                 beating.publish_taken();
-                beating.switch.poll()
+                let is_on = beating.switches.redirection.poll();
+                let is_accelerated = beating.switches.acceleration.poll();
+                Beat { redirects: is_on, hits: is_on && is_accelerated && beating.acceleration.is_on }
             },
-            move |is_on| effect.switch.took_effect(is_on),
+            move |beat| {
+                let Switches { redirection, acceleration } = &effect.switches;
+                redirection.took_effect(beat.redirects);
+                // Where there are no hits anyhow, the switch has its effect at once.
+                let has_effect = beat.redirects && effect.acceleration.is_on;
+                let is_accelerated =
+                    if has_effect { beat.hits } else { acceleration.wanted() == Position::On };
+                acceleration.took_effect(is_accelerated);
+            },
         )
         .map_err(AppError::Thread)?;
         Ok(Self { shared, tasks, heartbeat: Some(heartbeat) })
@@ -221,7 +224,7 @@ impl Daemon {
     pub fn serve_admin(&mut self, socket: &FsPath) -> anyhow::Result<()> {
         let state = AdminState {
             counters: self.shared.path.counters.clone(),
-            switch: self.shared.switch.clone(),
+            switches: self.shared.switches.clone(),
             view: Box::new(view::View(self.shared.clone())),
         };
         let server = AdminServer::bind(socket, state, self.shared.path.limits.admin_connections_max)?;
@@ -479,13 +482,6 @@ async fn keep_house(shared: Arc<Shared>) {
             shared.sweep();
         }
     }
-}
-
-/// Secrets of the head hash, of what the operating system has of chance (which the standard library's hashes begin with).
-fn random_seeds() -> Seeds {
-    let hash = RandomState::new();
-    let [a, b, c, d] = [0_u64, 1, 2, 3].map(|number| hash.hash_one(number));
-    Seeds { start: [a, b], factor: [c | 1, d | 1] }
 }
 
 /// How many files the process may have open once the limit is raised.

@@ -18,6 +18,8 @@ pub use limits::Limits;
 pub use policy::{After, ErrorStatus, PolicyConfig, Span};
 
 use crate::policy::Profile;
+use crate::redirect::acceleration::Mode;
+use crate::redirect::hot::Skipped;
 
 /// Where a node's daemon listens for its administrator unless told otherwise.
 pub const ADMIN_SOCKET: &str = "/run/sidestep/admin.sock";
@@ -25,6 +27,8 @@ pub const ADMIN_SOCKET: &str = "/run/sidestep/admin.sock";
 pub const STATE_DIR_ENV: &str = "SIDESTEP_STATE_DIR";
 /// Where switches and admin sockets are unless told otherwise.
 pub const STATE_DIR: &str = "/run/sidestep";
+/// Kernel memory for responses that are given there unless told otherwise.
+pub const HOT_BYTES: ByteSize = ByteSize(16 << 20);
 /// Bounds the ports of one workload: the kernel looks at each of them in turn.
 pub const PORTS_MAX: usize = 64;
 /// Bounds the bytes of a configuration file.
@@ -43,6 +47,13 @@ pub struct Config {
     pub admin: PathBuf,
     /// Whether every malformed request is answered with 400 instead of being relayed.
     pub strict_http: bool,
+    /// When hits are given inside the kernel.
+    pub acceleration: Mode,
+    /// Kernel memory for responses that are given there, bytes; at least 512 KiB and at most 2 GiB are taken.
+    pub hot_bytes: ByteSize,
+    /// Fields that do not tell one request from another there, instead of those of tracers.
+    #[serde(deserialize_with = "fields::skipped")]
+    pub skipped_fields: Skipped,
     /// What is allowed beyond what responses say.
     pub policy: PolicyConfig,
     /// User ids whose connections are never redirected: the mesh proxies of Istio and Linkerd by default.
@@ -58,6 +69,9 @@ impl Default for Config {
             store_bytes: ByteSize(256 << 20),
             admin: PathBuf::from(ADMIN_SOCKET),
             strict_http: false,
+            acceleration: Mode::default(),
+            hot_bytes: HOT_BYTES,
+            skipped_fields: Skipped::default(),
             policy: PolicyConfig::default(),
             excluded_uids: vec![1337, 2102],
             workloads: Vec::new(),

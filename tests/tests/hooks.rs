@@ -9,6 +9,7 @@ use harness::cgroup::Cgroup;
 use harness::node::{Node, Workload};
 use harness::origin::{Answer, Gate, Origin};
 use sidestep::redirect::cgroup::Cgroup as Enrolled;
+use sidestep::redirect::hit_maps::HitSettings;
 use sidestep::redirect::kernel::Kernel;
 use sidestep::redirect::prog_query::{Hook, attached};
 
@@ -23,7 +24,7 @@ fn programs(cgroup: &Enrolled) -> Result<Vec<usize>> {
 fn the_kernel_takes_every_program_and_lets_go_of_each() -> Result<()> {
     let cgroup = Cgroup::new()?;
     let enrolled = Enrolled::open(cgroup.path())?;
-    let kernel = Kernel::load()?;
+    let kernel = Kernel::load(&HitSettings::NONE, None)?;
     ensure!(programs(&enrolled)? == [0; Hook::ALL.len()], "before: {:?}", programs(&enrolled)?);
 
     let attachment = kernel.attach(enrolled.dir())?;

@@ -17,6 +17,7 @@ use harness::wait::PATIENCE;
 use sidestep::accept::netns::Netns;
 use sidestep::clock;
 use sidestep::redirect::cgroup::Cgroup as Enrolled;
+use sidestep::redirect::hit_maps::HitSettings;
 use sidestep::redirect::kernel::{Attachment, Kernel, ip, words};
 
 /// Longer than any of these tests runs: the heartbeat is given once.
@@ -35,7 +36,7 @@ struct Hooks {
 
 impl Hooks {
     fn new() -> Result<Self> {
-        let (kernel, cgroup) = (Kernel::load()?, Cgroup::new()?);
+        let (kernel, cgroup) = (Kernel::load(&HitSettings::NONE, None)?, Cgroup::new()?);
         let enrolled = Enrolled::open(cgroup.path())?;
         let listeners = Netns::Own.listen()?;
         let workload = Workload {

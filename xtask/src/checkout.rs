@@ -37,6 +37,11 @@ impl Checkout {
         self.target.join("release/sidestep")
     }
 
+    /// The folder of the build with the feature `faults`.
+    pub(crate) fn faults(&self) -> PathBuf {
+        self.target.join("faults")
+    }
+
     /// The folder of what `setup --tests` installs for this checkout only.
     pub(crate) fn tools(&self) -> PathBuf {
         self.target.join("tools")

@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::explain::{Explanation, Question};
-use super::{Position, Status, SwitchAnswer, SwitchRequest};
+use super::{Position, Status, Subject, SwitchAnswer, SwitchRequest};
 
 /// Time for one question and its answer.
 pub const TIMEOUT: Duration = Duration::from_secs(2);
@@ -91,8 +91,9 @@ impl AdminClient {
     ///
     /// # Errors
     /// `ClientError` says what failed.
-    pub async fn switch(&self, to: Position) -> Result<SwitchAnswer, ClientError> {
-        let wish = serde_json::to_vec(&SwitchRequest { state: to }).map_err(|error| self.broken(error))?;
+    pub async fn switch(&self, subject: Subject, to: Position) -> Result<SwitchAnswer, ClientError> {
+        let wish = SwitchRequest { state: to, subject };
+        let wish = serde_json::to_vec(&wish).map_err(|error| self.broken(error))?;
         let body = self.ask(Method::PUT, "/v1/switch", wish.into()).await?;
         self.parse(&body)
     }

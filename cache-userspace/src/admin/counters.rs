@@ -29,9 +29,9 @@ impl Counter {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Replaces the value by one that is counted elsewhere, as the kernel's are.
-    pub fn set(&self, value: u64) {
-        self.0.store(value, Ordering::Relaxed);
+    /// Follows a count that is kept elsewhere, as the kernel's are; one that was read earlier changes nothing.
+    pub fn follow(&self, value: u64) {
+        self.0.fetch_max(value, Ordering::Relaxed);
     }
 
     /// Returns the value.
@@ -71,9 +71,10 @@ pub enum Outcome {
 macro_rules! counters {
     (
         counted { $( $(#[doc = $help:literal])+ $name:ident: $kind:ident, )+ }
+        included { $( $whole:ident += $extra:ident, )+ }
         summed { $( $(#[doc = $sum_help:literal])+ $sum:ident = [ $($part:ident),+ ], )+ }
     ) => {
-        /// The live figures of one daemon.
+        /// The live figures of one daemon; what the kernel adds to them is apart here, and included in [`Figures`].
         #[derive(Debug, Default)]
         pub struct Counters {
             $( $(#[doc = $help])+ pub $name: Counter, )+
@@ -97,6 +98,7 @@ macro_rules! counters {
                 let by_reason = self.reasons.figures();
                 let mut figures =
                     Figures { $( $name: self.$name.value(), )+ by_reason, ..Figures::default() };
+                $( figures.$whole += figures.$extra; )+
                 $( figures.$sum = 0 $( + figures.$part )+; )+
                 figures
             }
@@ -142,8 +144,10 @@ counters! {
         uncacheable: Counter,
         /// Requests that were refused, or whose origin failed.
         errors: Counter,
-        /// Body bytes sent to clients from the store.
+        /// Body bytes sent to clients from the store, those sent by the kernel included.
         bytes_from_cache: Counter,
+        /// Body bytes of the kernel's answers.
+        kernel_bytes: Counter,
         /// Body bytes received from origins.
         bytes_from_origin: Counter,
         /// Connections relayed untouched because their first bytes are not HTTP/1.
@@ -184,6 +188,44 @@ counters! {
         passed_device: Counter,
         /// Connections that went direct because redirection was switched off.
         passed_off: Counter,
+        /// Client sockets enrolled for answers of the kernel.
+        enrolled: Counter,
+        /// Client sockets not enrolled because they are MPTCP.
+        enrol_refused_mptcp: Counter,
+        /// Client sockets not enrolled because bytes were sent before the connection was established.
+        enrol_refused_data: Counter,
+        /// Client sockets not enrolled because a map was full, or the kernel refused.
+        enrol_refused_full: Counter,
+        /// Client sockets taken out at their own half-close.
+        left_at_half_close: Counter,
+        /// Sends that are no complete head of the methods that are answered.
+        unanswered_no_head: Counter,
+        /// Heads too long to be looked at.
+        unanswered_too_long: Counter,
+        /// Heads sent while the daemon's sign of life was old, or hits were switched off.
+        unanswered_stale: Counter,
+        /// Heads on a connection whose record is not there, or that is to have no hits.
+        unanswered_no_hits: Counter,
+        /// Heads that the daemon gets so that it stays in the picture.
+        unanswered_sampled: Counter,
+        /// Heads sent before everything earlier was answered.
+        unanswered_outstanding: Counter,
+        /// Heads sent before everything that was answered had arrived or was read.
+        unanswered_unread: Counter,
+        /// Heads that are not resident.
+        unanswered_cold: Counter,
+        /// Heads whose resident response has expired.
+        unanswered_expired: Counter,
+        /// Heads whose hash is that of another one, or whose response was taken back meanwhile.
+        unanswered_other: Counter,
+        /// Answers for which the kernel had no memory.
+        unanswered_no_memory: Counter,
+        /// Sends that failed because an answer could not be undone.
+        answers_spoilt: Counter,
+        /// Connections on which bytes were passed on while an answer of the kernel was unread.
+        pipelining: Counter,
+        /// Connections whose application reads with splice(2).
+        splicing: Counter,
         /// Connections made to origins.
         upstream_connections: Counter,
         /// Requests sent again because a pooled connection had been closed meanwhile.
@@ -211,6 +253,10 @@ counters! {
         /// Responses streamed without storing because the store was full.
         store_full: Counter,
     }
+    included {
+        hits += kernel_hits,
+        bytes_from_cache += kernel_bytes,
+    }
     summed {
         /// Requests that were answered, whatever from.
         requests = [hits, stale, revalidated, collapsed, misses, uncacheable, errors],
@@ -230,12 +276,6 @@ impl Counters {
             Outcome::Error => &self.errors,
         }
         .incr();
-    }
-
-    /// Counts `n` requests that the kernel answered: each is a hit too.
-    pub fn record_kernel_hits(&self, n: u64) {
-        self.kernel_hits.add(n);
-        self.hits.add(n);
     }
 }
 
@@ -267,6 +307,9 @@ impl Figures {
         for (name, value) in outcomes.into_iter().filter(|(name, value)| *value > 0 || *name == "hits") {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "  {name:<12}{value}");
+            if name == "hits" && self.kernel_hits > 0 {
+                let _ = writeln!(text, "    {} of them inside the kernel", self.kernel_hits);
+            }
         }
         let _ = writeln!(
             text,
@@ -333,11 +376,15 @@ mod tests {
         for (times, outcome) in (1..).zip(OUTCOMES) {
             (0..times).for_each(|_| counters.record(outcome));
         }
-        counters.record_kernel_hits(10);
+        counters.kernel_hits.follow(10);
+        counters.kernel_bytes.follow(1000);
+        // Read before the other one, and folded after it.
+        counters.kernel_hits.follow(9);
 
         let f = counters.figures();
 
         assert_eq!(f.requests, 28 + 10);
+        assert_eq!(f.bytes_from_cache, 1000);
         assert_eq!((f.hits, f.kernel_hits), (11, 10));
         assert_eq!(
             f.requests,
@@ -350,6 +397,7 @@ mod tests {
         let counters = Counters::default();
         std::thread::scope(|scope| {
             let counting = scope.spawn(|| (0..7000).for_each(|n| counters.record(OUTCOMES[n % 7])));
+            scope.spawn(|| (0..7000).for_each(|n| counters.kernel_hits.follow(n)));
             while !counting.is_finished() {
                 let f = counters.figures();
                 let parts =
@@ -357,7 +405,7 @@ mod tests {
                 assert_eq!(f.requests, parts);
             }
         });
-        assert_eq!(counters.figures().requests, 7000);
+        assert_eq!(counters.figures().requests, 7000 + 6999);
     }
 
     #[test]
@@ -418,5 +466,9 @@ mod tests {
         let text = counters.figures().summary_text();
         assert!(text.contains("requests      4, 75 % from the cache\n"), "{text}");
         assert!(text.contains("  misses      1\n") && !text.contains("stale"), "{text}");
+        assert!(!text.contains("kernel"), "{text}");
+        counters.kernel_hits.follow(7);
+        let text = counters.figures().summary_text();
+        assert!(text.contains("  hits        10\n    7 of them inside the kernel\n"), "{text}");
     }
 }

@@ -13,12 +13,15 @@ pub mod switch;
 
 pub use counters::{Counters, Figures, Outcome};
 pub use server::{AdminServer, AdminState, DaemonView};
-pub use switch::Switch;
+pub use switch::{Subject, Switch, Switches};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+use crate::redirect::acceleration::Mode;
+use crate::redirect::selftest::Finding;
 
 /// Whether redirection is on, in words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +88,35 @@ pub struct StoreStatus {
     pub entries: u64,
 }
 
+/// Hits inside the kernel as the status shows them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AccelerationStatus {
+    /// What was asked for: auto, hits or off.
+    pub mode: Mode,
+    /// Whether hits are given inside the kernel now: this kernel is fit for it, and nothing is switched off.
+    pub state: Position,
+    /// Why, in one sentence.
+    pub reason: String,
+    /// The switch of `sidestep off --acceleration`, as the kernel follows it now.
+    pub switch: Position,
+    /// The file that keeps it off, where one does.
+    #[serde(default)]
+    pub switched_off_by: Option<PathBuf>,
+    /// In what it is known to differ from plain TCP on this kernel, a sentence each.
+    #[serde(default)]
+    pub deviations: Vec<String>,
+    /// Responses that the kernel can give.
+    pub residents: u64,
+    /// Memory that they take, bytes.
+    pub bytes: u64,
+    /// Memory that they may take, bytes.
+    pub bytes_max: u64,
+    /// What the self-test found, part by part; empty where it did not run.
+    #[serde(default)]
+    pub self_test: Vec<Finding>,
+}
+
 /// What `GET /v1/status` answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -98,6 +130,9 @@ pub struct Status {
     /// The file that keeps it off, where one does.
     #[serde(default)]
     pub switched_off_by: Option<PathBuf>,
+    /// Hits inside the kernel; an older daemon says nothing of them.
+    #[serde(default)]
+    pub acceleration: Option<AccelerationStatus>,
     /// Every workload that is wanted.
     pub workloads: Vec<WorkloadStatus>,
     /// Every counter by its name; a newer daemon may have more of them.
@@ -112,6 +147,9 @@ pub struct Status {
 pub struct SwitchRequest {
     /// The position that is asked for.
     pub state: Position,
+    /// Of what; of redirection where nothing is said.
+    #[serde(default, skip_serializing_if = "Subject::is_redirection")]
+    pub subject: Subject,
 }
 
 /// What `PUT /v1/switch` answers.

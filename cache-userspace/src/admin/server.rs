@@ -23,8 +23,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::counters::{Counters, Figures};
 use super::explain::{BadQuestion, Explanation, QUESTION_BYTES_MAX, Question};
-use super::switch::Switch;
-use super::{Position, Status, StoreStatus, SwitchAnswer, SwitchRequest, WorkloadStatus};
+use super::switch::{Subject, Switch, Switches};
+use super::{AccelerationStatus, Position, Status, StoreStatus, SwitchAnswer, SwitchRequest, WorkloadStatus};
 
 pub use socket::{AdminSocket, BindError, sweep_stale};
 
@@ -44,6 +44,8 @@ pub trait DaemonView: Send + Sync {
     fn workloads(&self) -> Vec<WorkloadStatus>;
     /// Returns the figures of the store.
     fn store(&self) -> StoreStatus;
+    /// Returns what is known of hits inside the kernel, but for their switch; `None` where there is no kernel.
+    fn acceleration(&self) -> Option<AccelerationStatus>;
     /// Explains what would become of a request; may take its time, and is called where that holds nobody up.
     ///
     /// # Errors
@@ -57,8 +59,8 @@ pub trait DaemonView: Send + Sync {
 pub struct AdminState {
     /// The daemon's figures.
     pub counters: Arc<Counters>,
-    /// The daemon's switch.
-    pub switch: Arc<Switch>,
+    /// The daemon's switches.
+    pub switches: Switches,
     /// The rest of the daemon.
     pub view: Box<dyn DaemonView>,
 }
@@ -73,12 +75,34 @@ impl AdminState {
         Status {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            switch: self.switch.in_effect(),
-            switched_off_by: self.switch.switched_off_by().map(PathBuf::from),
+            switch: self.switches.redirection.in_effect(),
+            switched_off_by: self.switches.redirection.switched_off_by().map(PathBuf::from),
+            acceleration: self.acceleration(),
             workloads: self.view.workloads(),
             counters: self.figures().list().into_iter().map(|(name, _, _, n)| (name.to_owned(), n)).collect(),
             store: self.view.store(),
         }
+    }
+}
+
+impl AdminState {
+    fn acceleration(&self) -> Option<AccelerationStatus> {
+        let of_kernel = self.view.acceleration()?;
+        let switch = |subject: Subject| {
+            let switch = self.switches.of(subject);
+            (switch.in_effect(), switch.switched_off_by().map(PathBuf::from))
+        };
+        let (redirection, redirected_off_by) = switch(Subject::Redirection);
+        let (position, switched_off_by) = switch(Subject::Acceleration);
+        let is_off = |position| position == Position::Off;
+        let mut status = AccelerationStatus { switch: position, switched_off_by, ..of_kernel };
+        if !is_off(status.state) && (is_off(redirection) || is_off(position)) {
+            let by = redirected_off_by.or(status.switched_off_by.clone());
+            let by = by.map_or(String::new(), |file| format!(" ({} is there)", file.display()));
+            status.state = Position::Off;
+            status.reason = format!("it is switched off{by}");
+        }
+        Some(status)
     }
 }
 
@@ -179,12 +203,13 @@ async fn switch(request: Request<Incoming>, state: &AdminState) -> Response<Full
             return text(StatusCode::BAD_REQUEST, format!("want {{\"state\":\"on\"|\"off\"}}: {error}\n"));
         }
     };
-    match state.switch.set(wish.state) {
+    let switch = state.switches.of(wish.subject);
+    match switch.set(wish.state) {
         Ok(wanted) => {
-            wait_for(&state.switch, wanted).await;
+            wait_for(switch, wanted).await;
             let answer = SwitchAnswer {
-                state: state.switch.in_effect(),
-                switched_off_by: state.switch.switched_off_by().map(PathBuf::from),
+                state: switch.in_effect(),
+                switched_off_by: switch.switched_off_by().map(PathBuf::from),
             };
             json(StatusCode::OK, &answer)
         }

@@ -1,4 +1,5 @@
-//! Off and on without a restart: two files say it, so that it outlives the daemon.
+//! Off and on without a restart, of redirection as a whole and of hits inside the kernel: two files each say it, so that
+//! it outlives the daemon.
 //!
 //! Telling the kernel is left to the heartbeat, which polls this and reports back what is in effect.
 
@@ -6,13 +7,78 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde::{Deserialize, Serialize};
 
 use super::Position;
 use crate::config::{STATE_DIR, STATE_DIR_ENV};
 
-/// Name of the file in the state directory that switches every daemon of the machine off.
-pub const OFF_FILE: &str = "off";
+/// What can be switched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Subject {
+    /// Whether connections come here; without it there are no hits inside the kernel either.
+    #[default]
+    Redirection,
+    /// Whether hits are given inside the kernel.
+    Acceleration,
+}
+
+impl Subject {
+    /// Whether it is what is meant where nothing is said.
+    pub fn is_redirection(&self) -> bool {
+        *self == Self::Redirection
+    }
+
+    /// Name of the file in the state directory that switches it off for every daemon of the machine.
+    pub fn off_file(self) -> &'static str {
+        match self {
+            Self::Redirection => "off",
+            Self::Acceleration => "off-acceleration",
+        }
+    }
+
+    /// The file that switches it off for the one daemon that listens at `socket`.
+    pub fn own_off_file(self, socket: &Path) -> PathBuf {
+        let mut name = socket.as_os_str().to_owned();
+        name.push(".");
+        name.push(self.off_file());
+        PathBuf::from(name)
+    }
+}
+
+/// The switches of one daemon.
+#[derive(Clone, Debug)]
+pub struct Switches {
+    /// Whether connections come here.
+    pub redirection: Arc<Switch>,
+    /// Whether hits are given inside the kernel.
+    pub acceleration: Arc<Switch>,
+}
+
+impl Switches {
+    /// Begins in the positions that the files say, with nothing in effect yet.
+    pub fn new(state_dir: &Path, socket: &Path) -> Self {
+        let switch = |subject| Arc::new(Switch::of(subject, state_dir, socket));
+        Self { redirection: switch(Subject::Redirection), acceleration: switch(Subject::Acceleration) }
+    }
+
+    /// The one that is meant.
+    pub fn of(&self, subject: Subject) -> &Arc<Switch> {
+        match subject {
+            Subject::Redirection => &self.redirection,
+            Subject::Acceleration => &self.acceleration,
+        }
+    }
+
+    /// Removes this daemon's own files: one whose socket bears a process id has no name to be remembered by.
+    pub fn forget(&self) {
+        self.redirection.forget();
+        self.acceleration.forget();
+    }
+}
 
 /// Returns the state directory: the environment's, else the default one.
 pub fn state_dir() -> PathBuf {
@@ -22,14 +88,7 @@ pub fn state_dir() -> PathBuf {
     }
 }
 
-/// Returns the file that switches off the one daemon that listens at `socket`.
-pub fn own_off_file(socket: &Path) -> PathBuf {
-    let mut name = socket.as_os_str().to_owned();
-    name.push(".off");
-    PathBuf::from(name)
-}
-
-/// Whether redirection is wanted, and whether the kernel follows already.
+/// Whether something is wanted, and whether the kernel follows already.
 #[derive(Debug)]
 pub struct Switch {
     /// Switches off every daemon of the machine.
@@ -41,11 +100,16 @@ pub struct Switch {
 }
 
 impl Switch {
-    /// Begins in the position that the files say, with nothing in effect yet.
+    /// The switch of redirection, in the position that the files say, with nothing in effect yet.
     pub fn new(state_dir: &Path, socket: &Path) -> Self {
+        Self::of(Subject::Redirection, state_dir, socket)
+    }
+
+    /// The same for either subject.
+    pub fn of(subject: Subject, state_dir: &Path, socket: &Path) -> Self {
         let switch = Self {
-            machine: state_dir.join(OFF_FILE),
-            own: own_off_file(socket),
+            machine: state_dir.join(subject.off_file()),
+            own: subject.own_off_file(socket),
             wanted: AtomicBool::new(true),
             in_effect: AtomicBool::new(false),
         };
@@ -53,7 +117,7 @@ impl Switch {
         switch
     }
 
-    /// Looks at the files, two stat calls, and returns whether redirection is wanted.
+    /// Looks at the files, two stat calls, and returns whether it is wanted on.
     ///
     /// A file that cannot be looked at changes nothing.
     pub fn poll(&self) -> bool {
@@ -97,7 +161,7 @@ impl Switch {
         [&self.machine, &self.own].into_iter().find(|file| file.exists()).map(PathBuf::as_path)
     }
 
-    /// Removes this daemon's own file: one whose socket bears a process id has no name to be remembered by.
+    /// Removes this daemon's own file.
     pub fn forget(&self) {
         // Nobody is left to tell.
         let _ = put(&self.own, Position::On);
@@ -113,8 +177,8 @@ fn position(on: bool) -> Position {
 ///
 /// # Errors
 /// What the file system answers.
-pub fn set_machine(state_dir: &Path, to: Position) -> io::Result<()> {
-    put(&state_dir.join(OFF_FILE), to)
+pub fn set_machine(subject: Subject, state_dir: &Path, to: Position) -> io::Result<()> {
+    put(&state_dir.join(subject.off_file()), to)
 }
 
 fn put(file: &Path, to: Position) -> io::Result<()> {
@@ -161,9 +225,9 @@ mod tests {
     fn the_machines_file_switches_every_daemon() {
         let dir = Scratch::new();
         let both = ["a.sock", "b.sock"].map(|name| Switch::new(dir.path(), &dir.path().join(name)));
-        set_machine(dir.path(), Position::Off).unwrap();
+        set_machine(Subject::Redirection, dir.path(), Position::Off).unwrap();
         assert!(both.iter().all(|switch| !switch.poll()));
-        set_machine(dir.path(), Position::On).unwrap();
+        set_machine(Subject::Redirection, dir.path(), Position::On).unwrap();
         assert!(both.iter().all(Switch::poll));
     }
 
@@ -178,7 +242,7 @@ mod tests {
         let again = Switch::new(dir.path(), &socket);
 
         assert_eq!(again.wanted(), Position::Off);
-        assert_eq!(again.switched_off_by(), Some(own_off_file(&socket).as_path()));
+        assert_eq!(again.switched_off_by(), Some(Subject::Redirection.own_off_file(&socket).as_path()));
         again.forget();
         assert!(again.poll());
     }
@@ -187,9 +251,9 @@ mod tests {
     fn a_daemon_stays_off_while_the_machine_is_off() {
         let dir = Scratch::new();
         let switch = Switch::new(dir.path(), &dir.path().join("a.sock"));
-        set_machine(dir.path(), Position::Off).unwrap();
+        set_machine(Subject::Redirection, dir.path(), Position::Off).unwrap();
         assert_eq!(switch.set(Position::On).unwrap(), Position::Off);
-        assert_eq!(switch.switched_off_by(), Some(dir.path().join(OFF_FILE).as_path()));
+        assert_eq!(switch.switched_off_by(), Some(dir.path().join("off").as_path()));
     }
 
     #[test]
@@ -206,15 +270,31 @@ mod tests {
         let dir = Scratch::new();
         let precious = dir.path().join("precious");
         fs::write(&precious, "kept").unwrap();
-        std::os::unix::fs::symlink(&precious, dir.path().join(OFF_FILE)).unwrap();
-        assert!(set_machine(dir.path(), Position::Off).is_err());
+        std::os::unix::fs::symlink(&precious, dir.path().join("off")).unwrap();
+        assert!(set_machine(Subject::Redirection, dir.path(), Position::Off).is_err());
         assert_eq!(fs::read_to_string(&precious).unwrap(), "kept");
     }
 
     #[test]
     fn switching_on_what_is_on_is_no_error() {
         let dir = Scratch::new();
-        set_machine(dir.path(), Position::On).unwrap();
-        set_machine(&dir.path().join("not/there"), Position::On).unwrap();
+        set_machine(Subject::Redirection, dir.path(), Position::On).unwrap();
+        set_machine(Subject::Redirection, &dir.path().join("not/there"), Position::On).unwrap();
+    }
+
+    #[test]
+    fn hits_inside_the_kernel_have_files_of_their_own() {
+        let dir = Scratch::new();
+        let socket = dir.path().join("a.sock");
+        let switches = Switches::new(dir.path(), &socket);
+        set_machine(Subject::Acceleration, dir.path(), Position::Off).unwrap();
+        assert!(switches.redirection.poll() && !switches.acceleration.poll());
+        set_machine(Subject::Acceleration, dir.path(), Position::On).unwrap();
+        switches.of(Subject::Acceleration).set(Position::Off).unwrap();
+        assert!(switches.redirection.poll() && !switches.acceleration.poll());
+        let own = socket.with_extension("sock.off-acceleration");
+        assert_eq!(switches.acceleration.switched_off_by(), Some(own.as_path()));
+        switches.forget();
+        assert!(switches.acceleration.poll() && !own.exists());
     }
 }

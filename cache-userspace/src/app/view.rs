@@ -4,10 +4,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use cache_common::event::Counter as KernelCounter;
+use cache_common::hot::CHUNK_BYTES;
 
 use super::{Shared, lock};
 use crate::admin::explain::{BadQuestion, Explanation, Question};
-use crate::admin::{Counters, DaemonView, EnrolmentState, StoreStatus, WorkloadStatus};
+use crate::admin::{
+    AccelerationStatus, Counters, DaemonView, EnrolmentState, Position, StoreStatus, WorkloadStatus,
+};
+use crate::redirect::acceleration::Acceleration;
 use crate::request::explain::Asker;
 
 /// Why a wanted workload is not enrolled.
@@ -61,6 +65,23 @@ impl DaemonView for View {
         StoreStatus { bytes: store.bytes(), bytes_max: store.bytes_max(), entries: store.entries() }
     }
 
+    fn acceleration(&self) -> Option<AccelerationStatus> {
+        let Acceleration { mode, is_on, reason, findings, settings } = &self.0.acceleration;
+        let (residents, bytes) = self.0.kernel.hits().residents();
+        Some(AccelerationStatus {
+            mode: *mode,
+            state: if *is_on { Position::On } else { Position::Off },
+            reason: reason.clone(),
+            switch: Position::Off,
+            switched_off_by: None,
+            deviations: self.0.acceleration.deviations().map(str::to_owned).collect(),
+            residents,
+            bytes,
+            bytes_max: if *is_on { u64::from(settings.chunks) * CHUNK_BYTES as u64 } else { 0 },
+            self_test: findings.clone(),
+        })
+    }
+
     fn explain(&self, question: &Question) -> Result<Explanation, BadQuestion> {
         let askers: Vec<Asker> = lock(&self.0.enrolled)
             .values()
@@ -97,13 +118,33 @@ impl Shared {
                 KernelCounter::PassedPending => &counters.passed_pending,
                 KernelCounter::PassedNoListener => &counters.passed_no_listener,
                 KernelCounter::PassedStorage => &counters.passed_storage,
-                _ => continue,
+                KernelCounter::KernelHits => &counters.kernel_hits,
+                KernelCounter::KernelBytes => &counters.kernel_bytes,
+                KernelCounter::Enrolled => &counters.enrolled,
+                KernelCounter::EnrolRefusedMptcp => &counters.enrol_refused_mptcp,
+                KernelCounter::EnrolRefusedData => &counters.enrol_refused_data,
+                KernelCounter::EnrolRefusedFull => &counters.enrol_refused_full,
+                KernelCounter::LeftAtHalfClose => &counters.left_at_half_close,
+                KernelCounter::UnansweredNoHead => &counters.unanswered_no_head,
+                KernelCounter::UnansweredTooLong => &counters.unanswered_too_long,
+                KernelCounter::UnansweredStale => &counters.unanswered_stale,
+                KernelCounter::UnansweredNoHits => &counters.unanswered_no_hits,
+                KernelCounter::UnansweredSampled => &counters.unanswered_sampled,
+                KernelCounter::UnansweredOutstanding => &counters.unanswered_outstanding,
+                KernelCounter::UnansweredUnread => &counters.unanswered_unread,
+                KernelCounter::UnansweredCold => &counters.unanswered_cold,
+                KernelCounter::UnansweredExpired => &counters.unanswered_expired,
+                KernelCounter::UnansweredOther => &counters.unanswered_other,
+                KernelCounter::UnansweredNoMemory => &counters.unanswered_no_memory,
+                KernelCounter::AnswersSpoilt => &counters.answers_spoilt,
+                KernelCounter::Pipelining => &counters.pipelining,
+                KernelCounter::Splicing => &counters.splicing,
             };
-            figure.set(value);
-            if !matches!(counter, KernelCounter::Redirected | KernelCounter::OriginalDstFull) {
+            figure.follow(value);
+            if counter.is_passed() {
                 passed += value;
             }
         }
-        counters.connections_passed.set(passed);
+        counters.connections_passed.follow(passed);
     }
 }

@@ -7,7 +7,9 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::{Output, print};
+use crate::redirect::acceleration::{self, Trial};
 use crate::redirect::preflight::{self, Finding, Probe, Role};
+use crate::redirect::selftest::Outcome;
 
 /// Looks at what this machine and this process offer; ends with 1 where something that is required is missing.
 #[derive(Debug, clap::Args)]
@@ -30,10 +32,19 @@ impl Check {
     /// Where printing fails.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let role = if self.node { Role::Node } else { Role::Exec };
-        let findings = preflight::findings(&Probe::gather(self.cgroup.as_deref()));
+        let mut findings = preflight::findings(&Probe::gather(self.cgroup.as_deref()));
+        // Where nothing can be loaded there is nothing to be tested.
+        let tested = preflight::first_obstacle(&findings, role).is_none().then(acceleration::trial);
+        if let Some(trial) = &tested {
+            findings.push(preflight::accelerated(trial.is_on, &trial.reason));
+        }
         print(&match self.output {
-            Output::Text => text(&findings, role),
-            Output::Json => format!("{:#}\n", json(&findings, role)),
+            Output::Text => text(&findings, role) + &tested.as_ref().map(parts).unwrap_or_default(),
+            Output::Json => {
+                let mut value = json(&findings, role);
+                value["selfTest"] = json!(tested.map(|trial| trial.findings));
+                format!("{value:#}\n")
+            }
         })?;
         let obstacle = preflight::first_obstacle(&findings, role);
         Ok(if obstacle.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -50,6 +61,20 @@ fn text(findings: &[Finding], role: Role) -> String {
         if !one.ok {
             let _ = writeln!(text, "{:<8}{:<width$}  -> {}", "", "", one.advice);
         }
+    }
+    text
+}
+
+/// What the self-test found that is not as it should be.
+fn parts(trial: &Trial) -> String {
+    let mut text = String::new();
+    for one in trial.findings.iter().filter(|one| one.outcome != Outcome::Ok) {
+        let verdict = match one.outcome {
+            Outcome::Failed => "failed",
+            Outcome::Deviates => "differs",
+            Outcome::Untested | Outcome::Ok => "untried",
+        };
+        let _ = writeln!(text, "{:<8}  {verdict:<8}{}: {}", "", one.name, one.says);
     }
     text
 }

@@ -6,7 +6,6 @@ use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, ExitStatus};
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -18,11 +17,13 @@ use signal_hook::low_level::siginfo::Cause;
 use super::exec_socket;
 use crate::accept::netns::Netns;
 use crate::admin::switch::state_dir;
-use crate::admin::{self, Figures, Switch};
+use crate::admin::{self, Figures, Switches};
 use crate::app::{Daemon, Enrolment, Options, raise_descriptor_limit};
-use crate::config::{ByteSize, Limits, PolicyConfig};
+use crate::config::{ByteSize, HOT_BYTES, Limits, PolicyConfig};
 use crate::policy::Profile;
+use crate::redirect::acceleration::{Mode, Wish};
 use crate::redirect::cgroup::{Cgroup, NAME_PREFIX, enter_on_spawn, sweep_stale};
+use crate::redirect::hot::Skipped;
 use crate::redirect::preflight::{Probe, Role, findings, first_obstacle};
 
 /// How long the last answers of a command that has ended are waited for.
@@ -35,16 +36,6 @@ const SIGNALLED: i32 = 128;
 /// Signals that are passed on to the command.
 const FORWARDED: [i32; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
 
-/// When hits are given inside the kernel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Acceleration {
-    /// Where the running kernel proved fit for it; this version has no such hits yet, so never.
-    #[default]
-    Auto,
-    /// Never.
-    Off,
-}
-
 /// Runs one command behind the cache; needs root, and no cluster.
 #[derive(Debug, clap::Args)]
 pub struct Exec {
@@ -55,8 +46,8 @@ pub struct Exec {
     #[arg(long, env = "SIDESTEP_PROFILE", default_value_t)]
     profile: Profile,
     /// When hits are given inside the kernel.
-    #[arg(long, value_enum, default_value_t)]
-    acceleration: Acceleration,
+    #[arg(long, value_enum, env = "SIDESTEP_ACCELERATION", default_value_t)]
+    acceleration: Mode,
     /// Answers every malformed request with 400 instead of relaying it.
     #[arg(long)]
     strict_http: bool,
@@ -123,21 +114,22 @@ impl Exec {
         admin::server::sweep_stale(&state_dir);
         let default_socket = exec_socket(std::process::id());
         let socket = self.admin.as_ref().unwrap_or(&default_socket);
-        let switch = Arc::new(Switch::new(&state_dir, socket));
+        let switches = Switches::new(&state_dir, socket);
         if self.admin.is_none() {
             // Process ids recur; what was said to an earlier one is not meant for us.
-            switch.forget();
+            switches.forget();
         }
         let options = Options {
             profile: self.profile,
             store_bytes: self.store_bytes.0,
             is_strict: self.strict_http,
             excluded_users: Vec::new(),
+            acceleration: Wish { mode: self.acceleration, bytes: HOT_BYTES.0, skipped: Skipped::default() },
             policy: PolicyConfig::default(),
             limits: Limits::default(),
         };
         let patience = options.limits.drain_timeout;
-        let mut daemon = Daemon::start(options, switch.clone())?;
+        let mut daemon = Daemon::start(options, switches.clone())?;
         match (daemon.serve_admin(socket), &self.admin) {
             (Err(error), Some(_)) => return Err(error),
             (Err(error), None) => tracing::warn!(%error, "no admin socket"),
@@ -156,7 +148,7 @@ impl Exec {
         let is_deserted = cgroup.procs().is_ok_and(|pids| pids.is_empty());
         daemon.drain(if is_deserted { SETTLE } else { patience }).await;
         if self.admin.is_none() {
-            switch.forget();
+            switches.forget();
         }
         Ok((status?, daemon.figures()))
     }
@@ -244,6 +236,7 @@ mod tests {
             "-s",
         ]);
         assert_eq!(cli.exec.ports, [8080, 81]);
+        assert_eq!(cli.exec.acceleration, Mode::Off);
         assert_eq!(cli.exec.profile, Profile::Rfc9111);
         assert_eq!(cli.exec.store_bytes, ByteSize(64 << 20));
         assert_eq!(cli.exec.command, ["curl", "-s"]);

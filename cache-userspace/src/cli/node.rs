@@ -3,18 +3,18 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::bail;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::accept::netns::Netns;
-use crate::admin::Switch;
+use crate::admin::Switches;
 use crate::admin::switch::state_dir;
 use crate::app::view::Failure;
 use crate::app::{Daemon, Enrolment, Options, raise_descriptor_limit};
 use crate::config::{Config, Limits, WorkloadConfig};
+use crate::redirect::acceleration::Wish;
 use crate::redirect::cgroup::{Cgroup, netns_path, oldest_process};
 use crate::redirect::preflight::{Probe, Role, findings, first_obstacle};
 use crate::redirect::reconcile::{Key, Keyed, Step, plan};
@@ -69,17 +69,22 @@ impl Node {
     }
 
     async fn serve(&self, mut config: Config) -> anyhow::Result<()> {
-        let switch = Arc::new(Switch::new(&state_dir(), &config.admin));
+        let switches = Switches::new(&state_dir(), &config.admin);
         let options = Options {
             profile: config.profile,
             store_bytes: config.store_bytes.0,
             is_strict: config.strict_http,
             excluded_users: config.excluded_uids.clone(),
             policy: config.policy.clone(),
+            acceleration: Wish {
+                mode: config.acceleration,
+                bytes: config.hot_bytes.0,
+                skipped: config.skipped_fields.clone(),
+            },
             limits: Limits::default(),
         };
         let patience = options.limits.drain_timeout;
-        let mut daemon = Daemon::start(options, switch)?;
+        let mut daemon = Daemon::start(options, switches)?;
         daemon.serve_admin(&config.admin)?;
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let mut hup = signal(SignalKind::hangup())?;

@@ -8,7 +8,7 @@ use anyhow::Context;
 
 use super::{Output, daemon, print, runtime};
 use crate::admin::client::AdminClient;
-use crate::admin::{EnrolmentState, Status as DaemonStatus};
+use crate::admin::{AccelerationStatus, EnrolmentState, Status as DaemonStatus};
 
 /// Shows a daemon's switch, workloads, store and most important counters.
 #[derive(Debug, clap::Args)]
@@ -43,10 +43,14 @@ fn text(status: &DaemonStatus) -> String {
     if let Some(file) = &status.switched_off_by {
         let _ = write!(text, " ({} is there)", file.display());
     }
+    text.push('\n');
+    if let Some(one) = &status.acceleration {
+        write_acceleration(&mut text, one);
+    }
     let store = &status.store;
     let _ = writeln!(
         text,
-        "\nstore        {} of {} bytes, {} responses",
+        "store        {} of {} bytes, {} responses",
         store.bytes, store.bytes_max, store.entries
     );
     let of = |name: &str| status.counters.get(name).copied().unwrap_or(0);
@@ -59,9 +63,10 @@ fn text(status: &DaemonStatus) -> String {
     );
     let _ = writeln!(
         text,
-        "requests     {}: {} hits, {} revalidated, {} stale, {} collapsed, {} misses, {} uncacheable, {} errors",
+        "requests     {}: {} hits ({} inside the kernel), {} revalidated, {} stale, {} collapsed, {} misses, {} uncacheable, {} errors",
         of("requests"),
         of("hits"),
+        of("kernel_hits"),
         of("revalidated"),
         of("stale"),
         of("collapsed"),
@@ -83,10 +88,22 @@ fn text(status: &DaemonStatus) -> String {
     text
 }
 
+fn write_acceleration(text: &mut String, one: &AccelerationStatus) {
+    let AccelerationStatus { mode, state, reason, residents, bytes, bytes_max, .. } = one;
+    let _ = writeln!(text, "acceleration {} ({mode}): {reason}", state.word());
+    if *bytes_max > 0 {
+        let _ = writeln!(text, "  {residents} responses in the kernel, {bytes} of {bytes_max} bytes");
+    }
+    for deviation in &one.deviations {
+        let _ = writeln!(text, "  {deviation}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::admin::{Position, StoreStatus, WorkloadStatus};
+    use crate::redirect::acceleration::Mode;
 
     #[test]
     fn people_see_the_switch_the_store_and_each_workload() {
@@ -95,6 +112,18 @@ mod tests {
             version: "1.2.3".to_owned(),
             switch: Position::Off,
             switched_off_by: Some("/run/sidestep/off".into()),
+            acceleration: Some(AccelerationStatus {
+                mode: Mode::Auto,
+                state: Position::Off,
+                reason: "it is switched off".to_owned(),
+                switch: Position::On,
+                switched_off_by: None,
+                deviations: vec!["splice".to_owned()],
+                residents: 2,
+                bytes: 8192,
+                bytes_max: 16384,
+                self_test: Vec::new(),
+            }),
             workloads: vec![WorkloadStatus {
                 name: "a".to_owned(),
                 namespace: "shop".to_owned(),
@@ -112,7 +141,14 @@ mod tests {
             text.starts_with("sidestep 1.2.3, pid 7\nswitch       off (/run/sidestep/off is there)\n"),
             "{text}"
         );
-        assert!(text.contains("requests     3: 0 hits"), "{text}");
+        assert!(
+            text.contains(
+                "acceleration off (auto): it is switched off\n  2 responses in the kernel, 8192 of 16384 bytes\n  \
+                 splice\nstore        1 of 2"
+            ),
+            "{text}"
+        );
+        assert!(text.contains("requests     3: 0 hits (0 inside the kernel)"), "{text}");
         assert!(text.ends_with("  failed   shop/web/a  /cg/a  no such cgroup\n"), "{text}");
     }
 }

@@ -9,9 +9,9 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::{Output, print, runtime, sockets};
-use crate::admin::Position;
 use crate::admin::client::{AdminClient, ClientError};
 use crate::admin::switch::{set_machine, state_dir};
+use crate::admin::{Position, Status, Subject};
 
 /// Time for all daemons to confirm.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(1);
@@ -23,6 +23,9 @@ pub struct SwitchArgs {
     /// Switch only the daemon with this admin socket, by default all of this machine.
     #[arg(long, value_name = "SOCK")]
     pub admin: Option<PathBuf>,
+    /// Switch only hits inside the kernel; connections are redirected as before.
+    #[arg(long)]
+    pub acceleration: bool,
     /// How to print.
     #[arg(short = 'o', long = "output", value_enum, default_value_t)]
     pub output: Output,
@@ -66,14 +69,15 @@ impl On {
 
 impl SwitchArgs {
     fn run(self, to: Position) -> anyhow::Result<ExitCode> {
+        let subject = if self.acceleration { Subject::Acceleration } else { Subject::Redirection };
         let daemons = match &self.admin {
-            Some(socket) => vec![runtime()?.block_on(switch_one(socket, to))?],
+            Some(socket) => vec![runtime()?.block_on(switch_one(subject, socket, to))?],
             None => {
                 let dir = state_dir();
-                set_machine(&dir, to).with_context(|| {
+                set_machine(subject, &dir, to).with_context(|| {
                     format!("the switch cannot be kept in {}; run as root", dir.display())
                 })?;
-                runtime()?.block_on(confirmations(&dir, to))
+                runtime()?.block_on(confirmations(subject, &dir, to))
             }
         };
         print(&match self.output {
@@ -93,8 +97,8 @@ struct Answer {
     refusal: Option<String>,
 }
 
-async fn switch_one(socket: &Path, to: Position) -> anyhow::Result<Answer> {
-    let answer = AdminClient::new(socket).switch(to).await?;
+async fn switch_one(subject: Subject, socket: &Path, to: Position) -> anyhow::Result<Answer> {
+    let answer = AdminClient::new(socket).switch(subject, to).await?;
     let refusal = (answer.state != to).then(|| refusal(answer.switched_off_by.as_deref()));
     Ok(Answer { socket: socket.to_owned(), refusal })
 }
@@ -107,10 +111,12 @@ fn refusal(switched_off_by: Option<&Path>) -> String {
 }
 
 /// Asks every daemon of the machine at once, until each has followed or the time is over.
-async fn confirmations(dir: &Path, to: Position) -> Vec<Answer> {
+async fn confirmations(subject: Subject, dir: &Path, to: Position) -> Vec<Answer> {
     let deadline = Instant::now() + CONFIRM_TIMEOUT;
-    let asked: Vec<_> =
-        sockets(dir).into_iter().map(|socket| tokio::spawn(confirmation(socket, to, deadline))).collect();
+    let asked: Vec<_> = sockets(dir)
+        .into_iter()
+        .map(|socket| tokio::spawn(confirmation(subject, socket, to, deadline)))
+        .collect();
     let mut answers = Vec::new();
     for one in asked {
         answers.extend(one.await.ok().flatten());
@@ -119,13 +125,17 @@ async fn confirmations(dir: &Path, to: Position) -> Vec<Answer> {
 }
 
 /// Returns nothing for a socket whose daemon is gone.
-async fn confirmation(socket: PathBuf, to: Position, deadline: Instant) -> Option<Answer> {
+async fn confirmation(subject: Subject, socket: PathBuf, to: Position, deadline: Instant) -> Option<Answer> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let client = AdminClient::new(&socket).with_timeout(left);
         let refusal = match client.status().await {
-            Ok(status) if status.switch == to => None,
-            Ok(status) => Some(refusal(status.switched_off_by.as_deref())),
+            Ok(status) => match position(subject, &status) {
+                // A daemon without hits inside the kernel has nothing to switch.
+                None => None,
+                Some((position, _)) if position == to => None,
+                Some((_, switched_off_by)) => Some(refusal(switched_off_by)),
+            },
             Err(ClientError::Unreachable { .. }) => return None,
             Err(error) => Some(error.to_string()),
         };
@@ -133,6 +143,16 @@ async fn confirmation(socket: PathBuf, to: Position, deadline: Instant) -> Optio
             return Some(Answer { socket, refusal });
         }
         sleep(CONFIRM_POLL).await;
+    }
+}
+
+/// What a daemon says of its switch: its position, and the file that keeps it off.
+fn position(subject: Subject, status: &Status) -> Option<(Position, Option<&Path>)> {
+    match subject {
+        Subject::Redirection => Some((status.switch, status.switched_off_by.as_deref())),
+        Subject::Acceleration => {
+            status.acceleration.as_ref().map(|one| (one.switch, one.switched_off_by.as_deref()))
+        }
     }
 }
 

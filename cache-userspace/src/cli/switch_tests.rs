@@ -7,8 +7,9 @@ use crate::admin::counters::Counters;
 use crate::admin::explain::{BadQuestion, Explanation, Question};
 use crate::admin::scratch::Scratch;
 use crate::admin::server::{AdminServer, AdminState, DaemonView};
-use crate::admin::switch::Switch;
-use crate::admin::{StoreStatus, WorkloadStatus};
+use crate::admin::switch::Switches;
+use crate::admin::{AccelerationStatus, StoreStatus, WorkloadStatus};
+use crate::redirect::acceleration::Mode;
 
 struct Empty;
 
@@ -25,26 +26,44 @@ impl DaemonView for Empty {
         Err(BadQuestion::Url(question.url.clone()))
     }
 
+    fn acceleration(&self) -> Option<AccelerationStatus> {
+        Some(AccelerationStatus {
+            mode: Mode::Auto,
+            state: Position::On,
+            reason: String::new(),
+            switch: Position::Off,
+            switched_off_by: None,
+            deviations: Vec::new(),
+            residents: 0,
+            bytes: 0,
+            bytes_max: 0,
+            self_test: Vec::new(),
+        })
+    }
+
     fn fold_kernel_counters(&self, _: &Counters) {}
 }
 
 /// A daemon in `dir` whose heartbeat follows its switch, if it is `beating`.
-fn daemon(dir: &Scratch, name: &str, beating: bool) -> Arc<Switch> {
+fn daemon(dir: &Scratch, name: &str, beating: bool) -> Switches {
     let path = dir.path().join(name);
-    let switch = Arc::new(Switch::new(dir.path(), &path));
-    switch.took_effect(true);
-    let state = AdminState { counters: Arc::default(), switch: Arc::clone(&switch), view: Box::new(Empty) };
+    let switches = Switches::new(dir.path(), &path);
+    switches.redirection.took_effect(true);
+    switches.acceleration.took_effect(true);
+    let state = AdminState { counters: Arc::default(), switches: switches.clone(), view: Box::new(Empty) };
     tokio::spawn(AdminServer::bind(&path, state, 4).unwrap().run());
     if beating {
-        let switch = Arc::clone(&switch);
+        let switches = switches.clone();
         tokio::spawn(async move {
             loop {
-                switch.took_effect(switch.poll());
+                for switch in [&switches.redirection, &switches.acceleration] {
+                    switch.took_effect(switch.poll());
+                }
                 tokio::task::yield_now().await;
             }
         });
     }
-    switch
+    switches
 }
 
 #[tokio::test]
@@ -53,21 +72,23 @@ async fn every_live_daemon_confirms_and_dead_sockets_do_not_count() {
     let (a, b) = (daemon(&dir, "admin.sock", true), daemon(&dir, "exec-1.sock", true));
     drop(std::os::unix::net::UnixListener::bind(dir.path().join("exec-2.sock")).unwrap());
 
-    for to in [Position::Off, Position::On] {
-        set_machine(dir.path(), to).unwrap();
-        let answers = confirmations(dir.path(), to).await;
-        assert_eq!(text(to, &answers), format!("{}: 2 of 2 daemons confirmed\n", to.word()));
-        assert_eq!((a.in_effect(), b.in_effect()), (to, to));
+    for subject in [Subject::Redirection, Subject::Acceleration] {
+        for to in [Position::Off, Position::On] {
+            set_machine(subject, dir.path(), to).unwrap();
+            let answers = confirmations(subject, dir.path(), to).await;
+            assert_eq!(text(to, &answers), format!("{}: 2 of 2 daemons confirmed\n", to.word()));
+            assert_eq!((a.of(subject).in_effect(), b.of(subject).in_effect()), (to, to));
+        }
     }
 }
 
 #[tokio::test]
 async fn a_daemon_that_is_off_by_itself_says_which_file_keeps_it_off() {
     let dir = Scratch::new();
-    let switch = daemon(&dir, "admin.sock", true);
-    switch.set(Position::Off).unwrap();
+    let switches = daemon(&dir, "admin.sock", true);
+    switches.redirection.set(Position::Off).unwrap();
 
-    let answers = confirmations(dir.path(), Position::On).await;
+    let answers = confirmations(Subject::Redirection, dir.path(), Position::On).await;
 
     let text = text(Position::On, &answers);
     assert!(text.starts_with("on: 0 of 1 daemons confirmed\n"), "{text}");
@@ -80,7 +101,7 @@ async fn a_daemon_without_a_heartbeat_is_not_waited_for_longer_than_the_limit() 
     let _stuck = daemon(&dir, "admin.sock", false);
     let start = Instant::now();
 
-    let answers = confirmations(dir.path(), Position::Off).await;
+    let answers = confirmations(Subject::Redirection, dir.path(), Position::Off).await;
 
     assert!(start.elapsed() < CONFIRM_TIMEOUT * 3);
     assert_eq!(answers.len(), 1);
@@ -92,11 +113,15 @@ async fn one_daemon_is_switched_by_its_socket_only() {
     let dir = Scratch::new();
     let (a, b) = (daemon(&dir, "a.sock", true), daemon(&dir, "b.sock", true));
 
-    let answer = switch_one(&dir.path().join("a.sock"), Position::Off).await.unwrap();
+    let answer = switch_one(Subject::Redirection, &dir.path().join("a.sock"), Position::Off).await.unwrap();
 
     assert_eq!(text(Position::Off, &[answer]), "off: the daemon confirmed\n");
-    assert_eq!((a.wanted(), b.poll()), (Position::Off, true));
-    assert!(switch_one(&dir.path().join("none.sock"), Position::Off).await.is_err());
+    assert_eq!((a.redirection.wanted(), b.redirection.poll()), (Position::Off, true));
+    let socket = dir.path().join("b.sock");
+    let answer = switch_one(Subject::Acceleration, &socket, Position::Off).await.unwrap();
+    assert_eq!(answer.refusal, None);
+    assert_eq!((b.acceleration.wanted(), b.redirection.wanted()), (Position::Off, Position::On));
+    assert!(switch_one(Subject::Redirection, &dir.path().join("none.sock"), Position::Off).await.is_err());
 }
 
 #[test]

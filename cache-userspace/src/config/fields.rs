@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserializer, de};
 
 use super::PORTS_MAX;
+use crate::redirect::hot::Skipped;
 
 struct NonEmpty;
 
@@ -75,6 +76,33 @@ pub(super) fn absolute<'de, D: Deserializer<'de>>(input: D) -> Result<PathBuf, D
 
 pub(super) fn optional_absolute<'de, D: Deserializer<'de>>(input: D) -> Result<Option<PathBuf>, D::Error> {
     absolute(input).map(Some)
+}
+
+struct SkippedNames;
+
+impl<'de> de::Visitor<'de> for SkippedNames {
+    type Value = Skipped;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of field names")
+    }
+
+    fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<Skipped, A::Error> {
+        let mut names: Vec<String> = Vec::new();
+        while let Some(name) = list.next_element()? {
+            names.push(name);
+        }
+        Skipped::of(names.iter().map(String::as_str)).ok_or_else(|| {
+            de::Error::custom(
+                "the kernel cannot skip these fields: up to 31 names of 23 letters, no two with the same first eight, \
+                 one of fewer than seven",
+            )
+        })
+    }
+}
+
+pub(super) fn skipped<'de, D: Deserializer<'de>>(input: D) -> Result<Skipped, D::Error> {
+    input.deserialize_seq(SkippedNames)
 }
 
 pub(super) fn ports<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<u16>, D::Error> {

@@ -10,6 +10,9 @@ const FULL: &str = "profile: rfc9111
 storeBytes: 1GiB
 admin: /tmp/a.sock
 strictHttp: true
+acceleration: hits
+hotBytes: 32MiB
+skippedFields: [X-Trace, b3]
 policy:
   staleWhileRevalidate: 30s
   staleIfError: 5m
@@ -39,6 +42,8 @@ fn a_full_configuration_is_read() {
     assert_eq!(config.profile, Profile::Rfc9111);
     assert_eq!(config.store_bytes, ByteSize(1 << 30));
     assert!(config.strict_http);
+    assert_eq!((config.acceleration, config.hot_bytes), (Mode::Hits, ByteSize(32 << 20)));
+    assert!(config.skipped_fields.contains("x-trace") && !config.skipped_fields.contains("traceparent"));
     assert_eq!(config.excluded_uids, [7]);
     let rules = config.policy.apply(Rules::default());
     let seconds = Duration::from_secs;
@@ -72,6 +77,8 @@ fn what_is_wrong_is_named_with_its_field_and_line() {
             "workloads[0]: unknown field `port`",
             "line 4",
         ),
+        ("acceleration: on\n", "acceleration: unknown variant `on`", "line 1"),
+        ("skippedFields: [b3, b4]\n", "skippedFields: the kernel cannot skip these fields", "line 1"),
         ("profile: fast\n", "profile: unknown variant `fast`", "line 1"),
         ("policy:\n  staleIfErr: 5s\n", "policy: unknown field `staleIfErr`", "line 2"),
         ("policy:\n  staleAfter: soon\n", "policy.staleAfter: `soon` is no time", "line 2"),

@@ -1,5 +1,6 @@
 //! The daemon's sign of life: a thread of raised priority that tells the kernel every 100 ms that connections may be
-//! sent here. It stops where the runtime that serves them stops, or where the switch is off.
+//! sent here, and that requests may be answered there. It stops where the runtime that serves them stops, or where the
+//! switch is off.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -34,7 +35,16 @@ impl Pulse {
     }
 }
 
-/// The running thread; it stops, and new connections go direct, when this is dropped.
+/// What the kernel may do until the next beat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beat {
+    /// Send new connections here.
+    pub redirects: bool,
+    /// Answer requests.
+    pub hits: bool,
+}
+
+/// The running thread; it stops, hits end and new connections go direct, when this is dropped.
 pub struct Heartbeat {
     stop: Arc<AtomicBool>,
     kernel: Arc<Kernel>,
@@ -42,25 +52,26 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// Starts the thread. `each_beat` runs in it and says whether connections may be redirected (the switch);
-    /// `took_effect` is told what the kernel follows from then on.
+    /// Starts the thread. `each_beat` runs in it and says what the kernel may do (the switch); `took_effect` is told
+    /// what it follows from then on.
     ///
     /// # Errors
     /// Where no thread can be started.
     pub fn start(
         kernel: Arc<Kernel>,
         pulse: Arc<Pulse>,
-        each_beat: impl Fn() -> bool + Send + 'static,
-        took_effect: impl Fn(bool) + Send + 'static,
+        each_beat: impl Fn() -> Beat + Send + 'static,
+        took_effect: impl Fn(Beat) + Send + 'static,
     ) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         pulse.beat();
         let beating = kernel.clone();
         let beat = move || {
-            let is_on = each_beat();
-            let beat = if is_on && pulse.is_alive() { clock::boot().as_nanos() as u64 } else { 0 };
-            match beating.beat(beat).and_then(|()| beating.beat_for_hits(beat)) {
-                Ok(()) => took_effect(is_on),
+            let says = each_beat();
+            let now = if pulse.is_alive() { clock::boot().as_nanos() as u64 } else { 0 };
+            let time = |may: bool| if may { now } else { 0 };
+            match beating.beat_for_hits(time(says.hits)).and_then(|()| beating.beat(time(says.redirects))) {
+                Ok(()) => took_effect(says),
                 Err(error) => tracing::error!(%error, "no heartbeat: new connections go direct"),
             }
         };
@@ -86,6 +97,7 @@ impl Drop for Heartbeat {
             // A panic of the thread was reported by the panic hook already.
             let _ = thread.join();
         }
+        // Hits first: what comes from now on is to be seen by whoever drains.
         let _ = self.kernel.beat_for_hits(0);
         let _ = self.kernel.beat(0);
     }

@@ -4,13 +4,16 @@
 //! What is put there is left to `hot`, when, to the path.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::ptr::NonNull;
 use std::sync::{Mutex, PoisonError};
 
 use aya::Ebpf;
-use aya::maps::{Array, ArrayOfMaps, Map, MapData, MapError, SockHash};
-use cache_common::hot::{Asker, CHUNK_BYTES, ConnectionRecord, HotKey, HotSlot, Published, Seeds, SkipList};
+use aya::maps::{Array, ArrayOfMaps, Map, MapData, MapError, SkStorage, SockHash};
+use cache_common::connection::OriginalDst;
+use cache_common::hot::{
+    Asker, CHUNK_BYTES, ConnectionRecord, HotHeader, HotKey, HotSlot, Published, Seeds, SkipList,
+};
 
 use super::kernel::{KernelError, Typed, hash_map, insert, lock};
 
@@ -27,8 +30,15 @@ pub struct HitSettings {
     pub faults: u32,
 }
 
+impl HitSettings {
+    /// Those of programs that are to give no hits.
+    pub const NONE: Self =
+        Self { chunks: 1, skip: SkipList::EMPTY, seeds: Seeds { start: [0; 2], factor: [1; 2] }, faults: 0 };
+}
+
 /// The maps.
 pub struct HitMaps {
+    sockets: Mutex<SkStorage<MapData, OriginalDst>>,
     clients: Mutex<SockHash<MapData, u64>>,
     connections: Typed<u64, ConnectionRecord>,
     published: Typed<u64, Published>,
@@ -42,10 +52,12 @@ impl HitMaps {
     pub(super) fn take(ebpf: &mut Ebpf, chunks: u32) -> Result<Self, KernelError> {
         let missing = KernelError::Missing;
         let failed = |map| move |source| KernelError::Map { map, source };
+        let sockets = ebpf.take_map("SOCKET_DST").ok_or(missing("SOCKET_DST"))?;
         let clients = ebpf.take_map("CLIENTS").ok_or(missing("CLIENTS"))?;
         let memory = ebpf.take_map("HOT_CHUNKS").ok_or(missing("HOT_CHUNKS"))?;
         let grace = ebpf.take_map("GRACE").ok_or(missing("GRACE"))?;
         Ok(Self {
+            sockets: Mutex::new(SkStorage::try_from(sockets).map_err(failed("SOCKET_DST"))?),
             clients: Mutex::new(SockHash::try_from(clients).map_err(failed("CLIENTS"))?),
             connections: hash_map(ebpf, "CONNECTIONS")?,
             published: hash_map(ebpf, "PUBLISHED")?,
@@ -139,22 +151,31 @@ impl HitMaps {
         outer.set(0, inner, 0).map_err(|source| KernelError::Map { map: "GRACE", source })
     }
 
-    /// Enrols a socket of this process, with a record as `enrol` makes it: for the self-test.
+    /// Enrols a socket of this process as the hooks would, whose cookie `original` names: for the self-test.
     ///
     /// # Errors
     /// What the kernel refuses: it has no sockmap.
     pub fn enrol_own(
         &self,
-        cookie: u64,
-        socket: &impl std::os::fd::AsRawFd,
+        socket: &impl AsRawFd,
+        original: &OriginalDst,
         now_ns: u64,
     ) -> Result<(), KernelError> {
+        let refused = |map| move |source| KernelError::Map { map, source };
+        let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        sockets.insert(socket, original, 0).map_err(refused("SOCKET_DST"))?;
         let record = ConnectionRecord { last_passed_ns: now_ns, ..ConnectionRecord::default() };
-        insert(&self.connections, "CONNECTIONS", &cookie, &record)?;
+        insert(&self.connections, "CONNECTIONS", &original.cookie, &record)?;
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        clients
-            .insert(cookie, socket.as_raw_fd(), 0)
-            .map_err(|source| KernelError::Map { map: "CLIENTS", source })
+        clients.insert(original.cookie, socket.as_raw_fd(), 0).map_err(refused("CLIENTS"))
+    }
+
+    /// How many responses are resident, and the memory that they take, bytes.
+    pub fn residents(&self) -> (u64, u64) {
+        let index = lock(&self.index);
+        let sizes =
+            index.iter().filter_map(Result::ok).map(|(_, slot)| self.memory.resident_bytes(slot.chunk));
+        sizes.fold((0, 0), |(count, bytes), size| (count + 1, bytes + size))
     }
 }
 
@@ -186,7 +207,7 @@ impl Memory {
                 bytes,
                 libc::PROT_READ | libc::PROT_WRITE,
                 libc::MAP_SHARED,
-                std::os::fd::AsRawFd::as_raw_fd(&data.fd().as_fd()),
+                data.fd().as_fd().as_raw_fd(),
                 0,
             )
         };
@@ -225,6 +246,16 @@ impl Memory {
     /// Reads a word of a chunk, which programs may be changing.
     pub fn value(&self, chunk: u32, at: usize) -> u64 {
         self.word(chunk, at).map_or(0, |word| word.load(std::sync::atomic::Ordering::Acquire))
+    }
+
+    /// The memory that the response takes whose first chunk this is, bytes.
+    fn resident_bytes(&self, chunk: u32) -> u64 {
+        const SIZES_AT: usize = std::mem::offset_of!(HotHeader, response_at);
+        const { assert!(SIZES_AT.is_multiple_of(4) && !SIZES_AT.is_multiple_of(8)) };
+        // Two numbers of 32 bits, neighbours in two words.
+        let response_at = self.value(chunk, SIZES_AT - 4) >> 32;
+        let response_bytes = self.value(chunk, SIZES_AT + 4) & u64::from(u32::MAX);
+        (response_at + response_bytes).next_multiple_of(CHUNK_BYTES as u64)
     }
 
     fn word(&self, chunk: u32, at: usize) -> Option<&std::sync::atomic::AtomicU64> {

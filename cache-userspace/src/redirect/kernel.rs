@@ -5,7 +5,7 @@ use std::fs::File;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use aya::maps::{Array, HashMap, MapData, PerCpuArray};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues};
 use aya::programs::cgroup_sock_addr::CgroupSockAddrLink;
 use aya::programs::fentry::FEntryLink;
 use aya::programs::sk_msg::SkMsgLink;
@@ -355,6 +355,20 @@ impl Kernel {
     /// How many connections were redirected, ever, and their original destination put into the map.
     pub fn begun(&self) -> u64 {
         lock(&self.pending_begun).get(&0, 0).unwrap_or(0)
+    }
+
+    /// Sets every counter of the programs to zero: what the self-test did is nobody's.
+    ///
+    /// # Errors
+    /// None that a valid handle could cause.
+    pub fn forget_counts(&mut self) -> Result<(), KernelError> {
+        let failed = |source| KernelError::Map { map: "COUNTS", source };
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| failed(error.into()))?;
+        for counter in Counter::ALL {
+            let zeros = PerCpuValues::try_from(vec![0; cpus]).map_err(|error| failed(error.into()))?;
+            self.counts.set(*counter as u32, zeros, 0).map_err(failed)?;
+        }
+        Ok(())
     }
 
     /// What a counter of the programs stands at, all CPUs together.

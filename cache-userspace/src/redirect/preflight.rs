@@ -300,6 +300,19 @@ fn btf(probe: &Probe) -> Finding {
     )
 }
 
+/// Judges whether hits are given inside the kernel, for this reason; without them the daemon gives all hits.
+pub fn accelerated(is_on: bool, reason: &str) -> Finding {
+    if is_on {
+        return Finding::ok("acceleration", reason);
+    }
+    Finding::not_ok(
+        "acceleration",
+        Weight::Useful,
+        format!("no hits inside the kernel: {reason}"),
+        "nothing need be done: the daemon gives all hits",
+    )
+}
+
 fn target_finding(probe: &Probe, target: &Result<PathBuf, String>) -> Vec<Finding> {
     let path = match target {
         Ok(path) => path,

@@ -13,14 +13,12 @@ use crate::respond::image::Image;
 use crate::respond::{Persistence, Reused, StoredResponse};
 use crate::route::Route;
 
-/// Request fields that are for whoever looks at each request: directives, upgrades, expectations, and what frames or
-/// stands for content.
-const FOR_EACH_REQUEST: [&str; 11] = [
+/// Request fields that are for whoever looks at each request: directives, expectations, and what frames or stands for
+/// content.
+const FOR_EACH_REQUEST: [&str; 9] = [
     "cache-control",
     "pragma",
     "expect",
-    "upgrade",
-    "http2-settings",
     "content-length",
     "transfer-encoding",
     "trailer",
@@ -135,14 +133,15 @@ fn of_request(request: &RequestHead) -> Option<Refusal> {
     }
     let is_for_each =
         |name: &[u8]| FOR_EACH_REQUEST.iter().any(|of| name.eq_ignore_ascii_case(of.as_bytes()));
-    request.fields.iter().any(|(name, _)| is_for_each(name)).then_some(Refusal::Field)
+    // An offer of h2c (Java's HttpClient makes it each time) is never taken: RFC 9110 §7.8, a server MAY ignore it.
+    let wants_other = request.fields.tokens("upgrade").any(|protocol| !protocol.eq_ignore_ascii_case(b"h2c"));
+    (wants_other || request.fields.iter().any(|(name, _)| is_for_each(name))).then_some(Refusal::Field)
 }
 
 /// Whether the connection has no options but those that leave everything as it is in HTTP/1.1.
 fn has_plain_connection(fields: &Fields) -> bool {
-    fields
-        .tokens("connection")
-        .all(|option| option.eq_ignore_ascii_case(b"keep-alive") || option.eq_ignore_ascii_case(b"te"))
+    const PLAIN: [&[u8]; 4] = [b"keep-alive", b"te", b"upgrade", b"http2-settings"];
+    fields.tokens("connection").all(|option| PLAIN.iter().any(|plain| option.eq_ignore_ascii_case(plain)))
 }
 
 #[cfg(test)]
@@ -170,6 +169,7 @@ mod tests {
             format!("{plain}Connection: TE\r\nTE: trailers\r\n"),
             format!("{plain}If-None-Match: \"a\"\r\nAuthorization: x\r\nCookie: a=b\r\n"),
             format!("{plain}Range: bytes=0-1\r\n"),
+            format!("{plain}Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAE\r\n"),
         ] {
             let request = request(&lines);
             assert_eq!(of_request(&request), None, "{lines}");
@@ -183,11 +183,12 @@ mod tests {
             (format!("{plain}Cache-Control: max-stale\r\n"), Refusal::Field),
             (format!("{plain}PRAGMA: x\r\n"), Refusal::Field),
             (format!("{plain}Expect: 100-continue\r\n"), Refusal::Field),
-            (format!("{plain}Upgrade: h2c\r\n"), Refusal::Field),
+            (format!("{plain}Upgrade: websocket\r\n"), Refusal::Field),
+            (format!("{plain}Upgrade: h2c, websocket\r\n"), Refusal::Field),
         ] {
             assert_eq!(of_request(&request(&lines)), Some(expected), "{lines}");
         }
-        for option in ["close", "Upgrade", "keep-alive, X-Mine", "HTTP2-Settings"] {
+        for option in ["close", "keep-alive, X-Mine", "X-Mine"] {
             let request = request(&format!("{plain}Connection: {option}\r\n"));
             assert!(!has_plain_connection(&request.fields), "{option}");
         }

@@ -11,7 +11,7 @@ use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bin
 use nix::sys::stat::{Mode, fchmod};
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::admin::switch::{make_state_dir, own_off_file};
+use crate::admin::switch::{Subject, make_state_dir};
 
 const BACKLOG: i32 = 64;
 
@@ -122,7 +122,9 @@ pub fn sweep_stale(dir: &Path) {
         if is_gone && StdStream::connect(&path).is_err() {
             // Another start may be sweeping too.
             let _ = fs::remove_file(&path);
-            let _ = fs::remove_file(own_off_file(&path));
+            for subject in [Subject::Redirection, Subject::Acceleration] {
+                let _ = fs::remove_file(subject.own_off_file(&path));
+            }
         }
     }
 }
@@ -191,11 +193,12 @@ mod tests {
         for path in [&stale, &alive, &other] {
             drop(StdListener::bind(path).unwrap());
         }
-        fs::write(own_off_file(&stale), "").unwrap();
+        let own = [Subject::Redirection, Subject::Acceleration].map(|subject| subject.own_off_file(&stale));
+        own.iter().for_each(|file| fs::write(file, "").unwrap());
 
         sweep_stale(dir.path());
 
-        assert!(!stale.exists() && !own_off_file(&stale).exists());
+        assert!(!stale.exists() && own.iter().all(|file| !file.exists()));
         assert!(alive.exists() && other.exists());
     }
 }

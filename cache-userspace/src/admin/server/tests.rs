@@ -39,8 +39,12 @@ impl DaemonView for Fake {
         Ok(explanation)
     }
 
+    fn acceleration(&self) -> Option<AccelerationStatus> {
+        None
+    }
+
     fn fold_kernel_counters(&self, counters: &Counters) {
-        counters.connections_redirected.set(self.0.fetch_add(1, Ordering::Relaxed) + 1);
+        counters.connections_redirected.follow(self.0.fetch_add(1, Ordering::Relaxed) + 1);
     }
 }
 
@@ -76,13 +80,14 @@ struct Daemon {
 fn start() -> Daemon {
     let dir = Scratch::new();
     let path = dir.path().join("admin.sock");
-    let (counters, switch) = (Arc::new(Counters::default()), Arc::new(Switch::new(dir.path(), &path)));
+    let (counters, switches) = (Arc::new(Counters::default()), Switches::new(dir.path(), &path));
     let state = AdminState {
         counters: Arc::clone(&counters),
-        switch: Arc::clone(&switch),
+        switches: switches.clone(),
         view: Box::new(Fake(AtomicU64::new(0))),
     };
     let task = tokio::spawn(AdminServer::bind(&path, state, 2).unwrap().run());
+    let switch = switches.redirection;
     Daemon { client: AdminClient::new(&path), counters, switch, task, dir }
 }
 
@@ -116,12 +121,12 @@ async fn a_switch_is_confirmed_when_the_heartbeat_follows() {
     let daemon = start();
     let heart = heartbeat(&daemon.switch);
 
-    let off = daemon.client.switch(Position::Off).await.unwrap();
+    let off = daemon.client.switch(Subject::Redirection, Position::Off).await.unwrap();
     assert_eq!(off.state, Position::Off);
     assert_eq!(off.switched_off_by, Some(daemon.dir.path().join("admin.sock.off")));
     assert_eq!(daemon.client.status().await.unwrap().switch, Position::Off);
 
-    let on = daemon.client.switch(Position::On).await.unwrap();
+    let on = daemon.client.switch(Subject::Redirection, Position::On).await.unwrap();
     assert_eq!(on, SwitchAnswer { state: Position::On, switched_off_by: None });
     heart.abort();
 }
@@ -130,7 +135,7 @@ async fn a_switch_is_confirmed_when_the_heartbeat_follows() {
 async fn a_switch_that_the_kernel_does_not_follow_is_not_confirmed() {
     let daemon = start();
     daemon.switch.took_effect(true);
-    let answer = daemon.client.switch(Position::Off).await.unwrap();
+    let answer = daemon.client.switch(Subject::Redirection, Position::Off).await.unwrap();
     assert_eq!(answer.state, Position::On);
 }
 

@@ -26,7 +26,7 @@ pub const DEFAULT_NAMES: [&str; 16] = [
 ];
 
 /// The skip list as the kernel has it, and as it is compared with `Vary`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Skipped {
     names: Box<[Box<str>]>,
     list: SkipList,

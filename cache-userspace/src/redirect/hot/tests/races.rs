@@ -159,6 +159,15 @@ fn promote(set: &HotSet, store: &Store, head: &[u8]) {
     set.offer(&Offer { places, still: &still, ..offer(asker(1), head, &image) });
 }
 
+/// Ends the other threads, also where a check fails.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 #[test]
 fn nothing_old_is_given_after_a_change_was_answered_whoever_promotes_meanwhile() {
     const VERSIONS: u64 = 3000;
@@ -176,6 +185,7 @@ fn nothing_old_is_given_after_a_change_was_answered_whoever_promotes_meanwhile()
         }
     };
     thread::scope(|scope| {
+        let _end = End(&is_over);
         for _ in 0..2 {
             scope.spawn(|| until_over(&|| heads.iter().for_each(|head| promote(&set, &store, head))));
         }
@@ -209,8 +219,8 @@ fn nothing_old_is_given_after_a_change_was_answered_whoever_promotes_meanwhile()
                 _ => continue,
             }
             oldest.store(version + 1, Ordering::SeqCst);
+            assert!(heads.iter().all(|head| kernel.give(&asker(1), head).is_none()), "{version} was purged");
         }
-        is_over.store(true, Ordering::SeqCst);
     });
     assert!(given.load(Ordering::SeqCst) > VERSIONS / 10, "{given:?} were given");
     store.clear();

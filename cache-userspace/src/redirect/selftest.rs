@@ -1,0 +1,147 @@
+//! Whether hits inside the kernel are right on the kernel that runs: tried out at start on loopback connections of this
+//! process, before any workload is enrolled. It takes well under a second and less than 10 MB.
+//!
+//! What fails here would be a wrong answer, an answer out of order, or a client that hangs: then there are no such hits.
+//! What merely differs from plain TCP in a known way is reported. Conclusions are left to `acceleration`.
+
+mod bench;
+mod bytes;
+mod deviations;
+mod ends;
+mod guards;
+mod memory;
+mod order;
+mod readiness;
+
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::btf::Offsets;
+use super::hit_maps::HitSettings;
+use super::kernel::Kernel;
+use bench::Bench;
+
+/// How long all parts together may take; what was not tried until then counts as failed.
+const TIME_MAX: Duration = Duration::from_secs(3);
+
+/// How a part came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// As it should be.
+    Ok,
+    /// Wrong: no hits inside this kernel.
+    Failed,
+    /// Different from plain TCP, in a known way.
+    Deviates,
+    /// Could not be tried, and does not matter so much.
+    Untested,
+}
+
+/// What one part found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// The part.
+    pub name: String,
+    /// How it came out.
+    pub outcome: Outcome,
+    /// One sentence.
+    pub says: String,
+}
+
+/// A part that did not come out wrong.
+enum Seen {
+    Right(String),
+    Deviates(String),
+    Untested(String),
+}
+
+impl Seen {
+    fn right(says: &str) -> Result<Self, Wrong> {
+        Ok(Self::Right(says.to_owned()))
+    }
+}
+
+/// What is wrong, in one sentence.
+struct Wrong(String);
+
+impl From<std::io::Error> for Wrong {
+    fn from(error: std::io::Error) -> Self {
+        Self(format!("a socket failed: {error}"))
+    }
+}
+
+impl From<nix::Error> for Wrong {
+    fn from(error: nix::Error) -> Self {
+        std::io::Error::from(error).into()
+    }
+}
+
+impl From<super::kernel::KernelError> for Wrong {
+    fn from(error: super::kernel::KernelError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+fn ensure(is_so: bool, otherwise: impl FnOnce() -> String) -> Result<(), Wrong> {
+    if is_so { Ok(()) } else { Err(Wrong(otherwise())) }
+}
+
+type Part = fn(&Bench<'_>) -> Result<Seen, Wrong>;
+
+const PARTS: [(&str, Part); 17] = [
+    ("bytes", bytes::are_right),
+    ("heads", bytes::heads_are_told_apart),
+    ("order", order::is_kept),
+    ("fragments", order::fragments_pass),
+    ("end", ends::end_is_seen),
+    ("reset", ends::reset_is_seen),
+    ("poll", readiness::poll),
+    ("epoll", readiness::edge_triggered),
+    ("expiry", guards::expiry),
+    ("heartbeat", guards::heartbeat),
+    ("no-hits", guards::no_hits),
+    ("retired", guards::retired),
+    ("memory", memory::is_given_back),
+    ("fionread", deviations::fionread),
+    ("splice", deviations::splice),
+    ("half-close", deviations::half_close),
+    ("mptcp", deviations::mptcp),
+];
+
+/// Tries everything; `watch` says why nobody watches for splice(2), where that is so, and `failing` names a part that is
+/// to fail. Everything is as before afterwards, but for the counters.
+pub fn run(
+    kernel: &Kernel,
+    settings: &HitSettings,
+    offsets: &Offsets,
+    watch: Result<(), String>,
+    failing: Option<&str>,
+) -> Vec<Finding> {
+    let bench = Bench::new(kernel, settings, offsets, watch);
+    let end = Instant::now() + TIME_MAX;
+    let findings = PARTS.iter().map(|(name, part)| {
+        let started = Instant::now();
+        let seen = if Instant::now() > end {
+            Err(Wrong(format!("not tried: the parts before took more than {} s", TIME_MAX.as_secs())))
+        } else if failing == Some(name) {
+            Err(Wrong("made to fail".to_owned()))
+        } else {
+            bench.begin().and_then(|()| part(&bench))
+        };
+        let (outcome, says) = match seen {
+            Ok(Seen::Right(says)) => (Outcome::Ok, says),
+            Ok(Seen::Deviates(says)) => (Outcome::Deviates, says),
+            Ok(Seen::Untested(says)) => (Outcome::Untested, says),
+            Err(Wrong(says)) => (Outcome::Failed, says),
+        };
+        tracing::debug!(name, took = ?started.elapsed(), "a part of the self-test");
+        Finding { name: (*name).to_owned(), outcome, says }
+    });
+    let mut findings: Vec<Finding> = findings.collect();
+    if let Err(Wrong(says)) = bench.clear() {
+        findings.push(Finding { name: "clear".to_owned(), outcome: Outcome::Failed, says });
+    }
+    findings
+}

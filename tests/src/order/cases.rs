@@ -11,7 +11,7 @@ use super::origin::{BIG, EARLY, MISS, OPEN, SLOW, TAKES, TUNNEL};
 use super::{BIG as BIG_BYTES, Case, PATIENCE, is_answered, warm};
 use crate::client::Connection;
 use crate::manners::{HOT, content};
-use crate::wait;
+use crate::{port, wait};
 
 /// Room for all of a long answer; what the kernel keeps for a byte of it may be several.
 const LARGE_BUFFER: usize = 32 << 20;
@@ -226,30 +226,39 @@ fn tunnel(addr: SocketAddr, number: u64) -> Result<()> {
     Ok(())
 }
 
+/// A connection from a port of 127.0.0.1 that the kernel gives to nobody else.
+fn from_port(addr: SocketAddr, port: u16) -> Result<Connection> {
+    let fd = unconnected(addr)?;
+    socket::setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+    let name = SocketAddr::from(([127, 0, 0, 1], port));
+    socket::bind(fd.as_raw_fd(), &SockaddrStorage::from(name)).with_context(|| name.to_string())?;
+    socket::connect(fd.as_raw_fd(), &SockaddrStorage::from(addr))?;
+    Ok(Connection::over(TcpStream::from(fd))?)
+}
+
 /// An earlier connection of the same two addresses, of which something was answered and something was not, or which was
 /// not even accepted, tells nothing about the later one.
 fn same_port(addr: SocketAddr, number: u64) -> Result<()> {
-    let mut first = Connection::open(addr, None, PATIENCE)?;
-    let (_, name) = first.names()?;
+    let port = port::unused()?;
+    let mut first = from_port(addr, port)?;
     let target = format!("{MISS}{number}");
     first.send(&get(&target, addr), None)?;
-    if number % 2 == 0 {
+    let was_accepted = number.is_multiple_of(2);
+    if was_accepted {
         is_answered(&mut first, &target)?;
         first = warm(first, addr)?;
     }
     first.reset()?;
 
-    let fd = unconnected(addr)?;
-    socket::setsockopt(&fd, sockopt::ReuseAddr, &true)?;
-    socket::bind(fd.as_raw_fd(), &SockaddrStorage::from(name)).context("the same port")?;
-    socket::connect(fd.as_raw_fd(), &SockaddrStorage::from(addr))?;
-    let mut second = Connection::over(TcpStream::from(fd))?;
+    let mut second = from_port(addr, port)?;
     second.send(&get(&target, addr), None)?;
-    arrived(&second, content(&target).len())?;
-    second.send(&hot(addr), None)?;
-    is_answered(&mut second, &target)?;
-    is_answered(&mut second, HOT)?;
-    slow_miss(second, addr, number)
+    let response = second.response("GET", PATIENCE);
+    if !was_accepted && !response.complete() {
+        // The daemon took the one for the other, and closed it.
+        return Ok(());
+    }
+    ensure!(response.complete() && response.text() == content(&target), "{target}: {response:?}");
+    slow_miss(warm(second, addr)?, addr, number)
 }
 
 /// The connection goes on as if nothing had been.

@@ -3,10 +3,15 @@
 //! Environment: `SIDESTEP_TEST_ACCELERATION` replaces `auto`; with `off` the clients run, and no kernel hit is demanded.
 
 use std::env;
+use std::ffi::OsStr;
+use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 
+use crate::manners::{KEPT, Manner, Tally};
+use crate::shell::Shell;
 use crate::summary::Summary;
+use crate::{locate, wait};
 
 /// The flag of `sidestep exec`.
 pub const FLAG: &str = "--acceleration";
@@ -22,6 +27,34 @@ pub fn tested() -> String {
 /// Whether hits inside the kernel are demanded of `acceleration`.
 pub fn is_demanded(acceleration: &str) -> bool {
     acceleration != OFF
+}
+
+/// The environment variable that tells a binary with faults which conditions to leave out.
+pub const FAULTS: &str = "SIDESTEP_FAULTS";
+
+/// How often [`heat`] lets its client run: it needs two, on a machine that has time for them.
+const HEATING_MAX: usize = 10;
+
+/// Makes [`manners::HOT`] hot at an origin, up to the first hits inside the kernel where `mode` demands them.
+pub fn heat(shell: &mut Shell, mode: &str, addr: &str) -> Result<()> {
+    let words = ["manners", Manner::Keep.word(), addr, "2", "1"];
+    for n in 0..HEATING_MAX {
+        let output = shell.run([locate::probe()?.as_os_str()].into_iter().chain(words.map(OsStr::new)))?;
+        Tally::read(&output)?.all_right(2 * KEPT)?;
+        let has_hits =
+            wait::wait_until(FOLD, "hits", || kernel_hits(shell).is_ok_and(|hits| hits > 0)).is_ok();
+        if has_hits || !is_demanded(mode) && n > 0 {
+            return Ok(());
+        }
+    }
+    bail!("no hit inside the kernel: {:?}", shell.figures()?)
+}
+
+/// How often the daemon reads what the kernel counts, at least.
+const FOLD: Duration = Duration::from_secs(2);
+
+fn kernel_hits(shell: &Shell) -> Result<u64> {
+    shell.figures()?.figure("kernel_hits")
 }
 
 /// Hits, and hits inside the kernel, between two looks at the figures.

@@ -11,7 +11,7 @@ use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage,
 
 use crate::pattern::{self, Verifier};
 use crate::response::Response;
-use crate::wire::{End, Reader};
+use crate::wire::{End, Head, Reader};
 
 /// Bytes of content that are handed to the test; the rest is only compared with the pattern.
 const BODY_KEPT: usize = 64 * 1024;
@@ -104,10 +104,44 @@ impl Connection {
         }
     }
 
+    /// Reads one head, interim or not, and nothing of what follows it.
+    pub fn head(&mut self, timeout: Duration) -> Result<Head, End> {
+        self.stream().set_read_timeout(Some(timeout))?;
+        self.reader.head()
+    }
+
     /// Reads exactly `n` bytes; where fewer come, those are lost and the reason is the error.
     pub fn exact(&mut self, n: usize, timeout: Duration) -> Result<Vec<u8>, End> {
         self.stream().set_read_timeout(Some(timeout))?;
         self.reader.exact(n)
+    }
+
+    /// How many bytes, up to `most`, have come and were not read from the socket; an error where it is none.
+    ///
+    /// FIONREAD does not tell on Linux 6.18: on an enrolled socket it counts the answers of the kernel alone.
+    pub fn unread(&self, most: usize) -> io::Result<usize> {
+        let mut bytes = vec![0; most];
+        self.stream().set_nonblocking(true)?;
+        let count = self.stream().peek(&mut bytes);
+        self.stream().set_nonblocking(false)?;
+        count
+    }
+
+    /// Reads until at least `n` bytes are held that nobody has taken; they stay for whoever takes them.
+    pub fn hold(&mut self, n: usize, timeout: Duration) -> Result<(), End> {
+        self.stream().set_read_timeout(Some(timeout))?;
+        self.reader.hold(n)
+    }
+
+    /// Reads what is there now, and holds it for whoever takes it.
+    pub fn hold_all(&mut self) -> Result<(), End> {
+        self.stream().set_nonblocking(true)?;
+        let end = self.reader.hold(usize::MAX);
+        self.stream().set_nonblocking(false)?;
+        match end {
+            Err(End::Timeout) | Ok(()) => Ok(()),
+            Err(end) => Err(end),
+        }
     }
 
     /// Everything until the peer closes, resets or is silent for `timeout`, and which of these it was.

@@ -115,27 +115,29 @@ impl Tally {
         ensure!(self.right == answers, "{} right answers, {answers} expected", self.right);
         Ok(())
     }
+
+    /// Does the work on each of `threads` threads and prints one tally of all.
+    pub(crate) fn print(threads: u64, work: impl Fn(u64) -> Self + Sync) -> Result<()> {
+        let tallies = thread::scope(|scope| {
+            let work = &work;
+            let workers: Vec<_> = (0..threads).map(|n| scope.spawn(move || work(n))).collect();
+            let joined: thread::Result<Vec<Self>> = workers.into_iter().map(|worker| worker.join()).collect();
+            joined.map_err(|_| anyhow!("a thread panicked"))
+        })?;
+        let right: u64 = tallies.iter().map(|tally| tally.right).sum();
+        let wrong: Vec<&String> = tallies.iter().flat_map(|tally| &tally.wrong).collect();
+        writeln!(io::stdout(), "{}", json!({"right": right, "wrong": wrong}))?;
+        Ok(())
+    }
 }
 
 /// Makes `connections` connections on each of `threads` threads, in this manner, and prints the tally.
 pub fn run(word: &str, addr: &str, threads: u64, connections: u64) -> Result<()> {
     let (manner, addr): (_, SocketAddr) = (Manner::of(word)?, addr.parse()?);
-    let tallies = thread::scope(|scope| {
-        let work = || {
-            if manner == Manner::Idle {
-                idle(addr, connections)
-            } else {
-                one_by_one(manner, addr, connections)
-            }
-        };
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        let joined: thread::Result<Vec<Tally>> = workers.into_iter().map(|worker| worker.join()).collect();
-        joined.map_err(|_| anyhow!("a thread panicked"))
-    })?;
-    let right: u64 = tallies.iter().map(|tally| tally.right).sum();
-    let wrong: Vec<&String> = tallies.iter().flat_map(|tally| &tally.wrong).collect();
-    writeln!(io::stdout(), "{}", json!({"right": right, "wrong": wrong}))?;
-    Ok(())
+    Tally::print(threads, |_| match manner {
+        Manner::Idle => idle(addr, connections),
+        _ => one_by_one(manner, addr, connections),
+    })
 }
 
 fn one_by_one(manner: Manner, addr: SocketAddr, connections: u64) -> Tally {

@@ -33,6 +33,8 @@ impl fmt::Display for End {
     }
 }
 
+impl std::error::Error for End {}
+
 impl From<io::Error> for End {
     fn from(error: io::Error) -> Self {
         match error.kind() {
@@ -222,11 +224,17 @@ impl<R: Read> Reader<R> {
         self.until(b"\r\n\r\n").map(|raw| Head::parse(&raw))
     }
 
-    /// Reads exactly `n` bytes.
-    pub fn exact(&mut self, n: usize) -> Result<Vec<u8>, End> {
+    /// Reads until at least `n` bytes are held.
+    pub fn hold(&mut self, n: usize) -> Result<(), End> {
         while self.ahead().len() < n {
             self.fill()?;
         }
+        Ok(())
+    }
+
+    /// Reads exactly `n` bytes.
+    pub fn exact(&mut self, n: usize) -> Result<Vec<u8>, End> {
+        self.hold(n)?;
         Ok(self.take(n))
     }
 

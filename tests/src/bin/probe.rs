@@ -1,7 +1,8 @@
 //! The process that stands for a workload: it is what `sidestep exec` and the node's cgroups run in the tests.
 //!
 //! `probe agent` obeys its test; `probe load ADDR TARGET THREADS PATIENCE_MS` and `probe spin` run until standard input
-//! ends; `probe manners MANNER ADDR THREADS CONNECTIONS` runs to its own end; `probe exit N` and `probe echo` are for the
+//! ends; `probe manners MANNER ADDR THREADS CONNECTIONS`, `probe order CASE ADDR THREADS TRIES` and
+//! `probe hammer KIND ADDR CONNECTIONS MILLISECONDS` run to their own end; `probe exit N` and `probe echo` are for the
 //! tests of `exec` itself.
 
 use std::env;
@@ -10,7 +11,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use harness::{agent, load, manners};
+use harness::{agent, hammer, load, manners, order};
 
 fn main() -> Result<ExitCode> {
     let args: Vec<String> = env::args().skip(1).collect();
@@ -23,6 +24,10 @@ fn main() -> Result<ExitCode> {
         }
         ["manners", manner, addr, threads, connections] => {
             manners::run(manner, addr, threads.parse()?, connections.parse()?)?;
+        }
+        ["order", case, addr, threads, tries] => order::run(case, addr, threads.parse()?, tries.parse()?)?,
+        ["hammer", kind, addr, connections, ms] => {
+            hammer::run(kind, addr, connections.parse()?, Duration::from_millis(ms.parse()?))?;
         }
         ["spin"] => load::spin()?,
         ["exit", status] => return Ok(ExitCode::from(status.parse::<u8>()?)),

@@ -233,7 +233,7 @@ fn same_port(addr: SocketAddr, number: u64) -> Result<()> {
     let (_, name) = first.names()?;
     let target = format!("{MISS}{number}");
     first.send(&get(&target, addr), None)?;
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         is_answered(&mut first, &target)?;
         first = warm(first, addr)?;
     }

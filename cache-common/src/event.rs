@@ -97,26 +97,6 @@ counters! {
     Splicing = 34, "splicing";
 }
 
-impl Counter {
-    /// Whether it counts connections to intercepted ports that were left alone.
-    pub const fn is_passed(self) -> bool {
-        matches!(
-            self,
-            Self::PassedExcluded
-                | Self::PassedAddress
-                | Self::PassedDevice
-                | Self::PassedNetns
-                | Self::PassedPaused
-                | Self::PassedStale
-                | Self::PassedBypass
-                | Self::PassedPending
-                | Self::PassedNoListener
-                | Self::PassedStorage
-                | Self::PassedOff
-        )
-    }
-}
-
 /// Slots of the counter array.
 pub const COUNTERS: u32 = 40;
 

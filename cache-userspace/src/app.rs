@@ -206,6 +206,9 @@ impl Daemon {
             move |beat| {
                 let Switches { redirection, acceleration } = &effect.switches;
                 redirection.took_effect(beat.redirects);
+                if let Some(hot) = &effect.path.hot {
+                    hot.switch(beat.hits);
+                }
                 // Where there are no hits anyhow, the switch has its effect at once.
                 let has_effect = beat.redirects && effect.acceleration.is_on;
                 let is_accelerated =

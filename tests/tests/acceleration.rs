@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use harness::exec::{Client, Exec, sidestep};
 use harness::node::{Node, Workload};
 use harness::origin::{Answer, Origin, Request};
-use harness::{admin, locate};
+use harness::{admin, locate, wait};
 use serde_json::Value;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -179,7 +179,8 @@ fn hits_that_are_demanded_and_cannot_be_had_keep_the_command_from_starting() -> 
     let Some(program) = locate::sidestep_with_faults()? else { return Ok(()) };
     for variable in [("SIDESTEP_NO_BTF", "1"), ("SIDESTEP_SELFTEST_FAIL", "order")] {
         let exec = Exec::new()?.program(&program).env(variable.0, variable.1);
-        let output = exec.flag("--acceleration").flag("hits").run(["echo", "started"])?.output;
+        let running = exec.flag("--acceleration").flag("hits").start(["echo", "started"])?;
+        let output = running.process.finish(wait::PATIENCE)?;
         let said = output.errors();
         ensure!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
         ensure!(

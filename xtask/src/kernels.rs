@@ -33,7 +33,7 @@ struct Run {
 }
 
 /// What runs, in this order. Nothing but the package `tests`, busybox and `sidestep` itself is installed there.
-const RUNS: [Run; 5] = [
+const RUNS: [Run; 7] = [
     Run { subject: "check", binary: "commands", tests: &["check_says_for_each_requirement"] },
     Run { subject: "load, attach", binary: "hooks", tests: &[] },
     Run {
@@ -61,6 +61,8 @@ const RUNS: [Run; 5] = [
             "invalidates_what_is_stored",
         ],
     },
+    Run { subject: "acceleration", binary: "acceleration", tests: &["this_kernel_is_fit"] },
+    Run { subject: "hits", binary: "hits", tests: &[] },
 ];
 
 /// What to boot, and how to say what came out.

@@ -130,12 +130,12 @@ fn more_ports_than_the_limit_are_refused_and_exactly_the_limit_is_not() {
 fn two_workloads_of_one_name_or_cgroup_are_refused_at_the_second() {
     let twice = FULL.replace("name: b", "name: \"a\" # again");
     assert!(
-        refusal(&twice).ends_with("workloads[1].name: \"a\" is already used at line 19"),
+        refusal(&twice).ends_with("workloads[1].name: \"a\" is already used at line 22"),
         "{}",
         refusal(&twice)
     );
     let shared = FULL.replace("/cg/b", "/cg/a");
-    assert!(refusal(&shared).ends_with("workloads[1].cgroup: \"/cg/a\" is already used at line 20"));
+    assert!(refusal(&shared).ends_with("workloads[1].cgroup: \"/cg/a\" is already used at line 23"));
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod tags;
 mod tests;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -106,6 +107,8 @@ pub struct HotSet {
     skipped: Skipped,
     seeds: Seeds,
     linger_ns: u64,
+    /// Whether the kernel gives anything at all.
+    is_on: AtomicBool,
     state: Mutex<State>,
     /// Something is at rest.
     retired: Notify,
@@ -140,6 +143,7 @@ impl HotSet {
             skipped,
             seeds,
             linger_ns: limits.destination_linger.as_nanos() as u64,
+            is_on: AtomicBool::new(true),
             state: Mutex::new(state),
             retired: Notify::new(),
             settling: Mutex::new(()),
@@ -152,8 +156,16 @@ impl HotSet {
         &self.skipped
     }
 
+    /// Says whether the kernel gives anything at all: nothing is promoted while it does not.
+    pub fn switch(&self, is_on: bool) {
+        self.is_on.store(is_on, Ordering::Relaxed);
+    }
+
     /// Takes note of an answer that was given, and promotes it where that is worth it.
     pub fn offer(&self, offer: &Offer<'_>) -> Promotion {
+        if !self.is_on.load(Ordering::Relaxed) {
+            return Promotion::Seen;
+        }
         let Some(head) = slice::walk(offer.head, self.skipped.list(), self.seeds, &offer.asker, |_| ())
         else {
             return Promotion::Refused(Refusal::Head);

@@ -158,6 +158,20 @@ fn offer<'a>(asker: Asker, head: &'a [u8], image: &'a dyn Fn() -> Option<Image>)
 }
 
 #[test]
+fn nothing_is_promoted_while_the_kernel_gives_nothing() {
+    let (_, set) = set(8);
+    let (head, image) = (head("/a"), || image("a"));
+    let offer = offer(asker(1), &head, &image);
+    set.switch(false);
+    assert!((0..5).all(|_| set.offer(&offer) == Promotion::Seen));
+    set.switch(true);
+    set.offer(&offer);
+    assert_eq!(set.offer(&offer), Promotion::Promoted);
+    set.switch(false);
+    assert_eq!(set.offer(&offer), Promotion::Seen, "it is there, and not given");
+}
+
+#[test]
 fn the_second_answer_in_a_while_is_promoted_and_counts_its_age_from_its_birth() {
     let (kernel, set) = set(8);
     let (head, image) = (head("/a"), || image("a"));

@@ -169,3 +169,30 @@ fn splice_some(socket: &impl AsRawFd) -> io::Result<usize> {
     };
     usize::try_from(count).map_err(|_| io::Error::last_os_error())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_explained_and_any_other_reason_kept() {
+        assert_eq!(explained("no such function"), "no such function");
+        let says = explained("Operation not permitted (os error 1)");
+        assert!(says.ends_with("(Operation not permitted (os error 1))"), "{says}");
+    }
+
+    #[test]
+    fn a_thread_that_waits_is_seen_to_wait() {
+        let (tell, told) = mpsc::channel();
+        let (release, released) = mpsc::channel::<()>();
+        let waiting = std::thread::spawn(move || {
+            tell.send(nix::unistd::gettid()).unwrap();
+            released.recv().unwrap_err();
+        });
+        let thread = told.recv().unwrap().as_raw();
+        assert!((0..100).any(|_| falls_asleep(thread)));
+        drop(release);
+        waiting.join().unwrap();
+        assert!(!falls_asleep(i32::MAX));
+    }
+}

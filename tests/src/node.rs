@@ -15,7 +15,7 @@ use crate::netns::Pod;
 use crate::process::Process;
 use crate::scratch::Scratch;
 use crate::summary::Summary;
-use crate::{admin, locate, wait};
+use crate::{acceleration, admin, locate, wait};
 
 /// A cgroup, with a pod's network namespace or the machine's own, in which agents run.
 #[derive(Debug)]
@@ -101,6 +101,7 @@ pub struct Node {
     process: Process,
     scratch: Scratch,
     workloads: Vec<Workload>,
+    binary: PathBuf,
     prefix: Vec<String>,
 }
 
@@ -119,17 +120,30 @@ impl Node {
 
     /// Starts a node through another command, such as setpriv, and waits until every workload is enrolled.
     pub fn behind(prefix: &[&str], workloads: impl Into<Vec<Workload>>) -> Result<Self> {
-        let mut node = Self::start_through(prefix, "", workloads)?;
+        let mut node = Self::start_through(&locate::sidestep()?, prefix, "", workloads)?;
+        node.all_enrolled()?;
+        Ok(node)
+    }
+
+    /// Starts a node of the binary with faults, which leaves out these conditions.
+    pub fn with_faults(binary: &Path, faults: u32, workloads: impl Into<Vec<Workload>>) -> Result<Self> {
+        let faults = format!("{}={faults}", acceleration::FAULTS);
+        let mut node = Self::start_through(binary, &["env", &faults], "", workloads)?;
         node.all_enrolled()?;
         Ok(node)
     }
 
     /// Starts a node and waits until each workload is enrolled or known not to be.
     pub fn start_some(lines: &str, workloads: impl Into<Vec<Workload>>) -> Result<Self> {
-        Self::start_through(&[], lines, workloads)
+        Self::start_through(&locate::sidestep()?, &[], lines, workloads)
     }
 
-    fn start_through(prefix: &[&str], lines: &str, workloads: impl Into<Vec<Workload>>) -> Result<Self> {
+    fn start_through(
+        binary: &Path,
+        prefix: &[&str],
+        lines: &str,
+        workloads: impl Into<Vec<Workload>>,
+    ) -> Result<Self> {
         let prefix: Vec<String> = prefix.iter().map(|word| (*word).to_owned()).collect();
         let (scratch, workloads) = (Scratch::new()?, workloads.into());
         let mut yaml = format!("admin: {}\n{lines}workloads:\n", scratch.file("admin.sock").display());
@@ -137,8 +151,9 @@ impl Node {
             workload.yaml(&mut yaml)?;
         }
         scratch.write("node.yaml", yaml)?;
-        let process = spawn(&scratch, &prefix)?;
-        let mut node = Self { process, scratch, workloads, prefix };
+        let process = spawn(binary, &scratch, &prefix)?;
+        let binary = binary.to_owned();
+        let mut node = Self { process, scratch, workloads, binary, prefix };
         node.ready()?;
         Ok(node)
     }
@@ -192,7 +207,7 @@ impl Node {
 
     /// Starts it again after it was killed, with the same configuration.
     pub fn restart(&mut self) -> Result<()> {
-        self.process = spawn(&self.scratch, &self.prefix)?;
+        self.process = spawn(&self.binary, &self.scratch, &self.prefix)?;
         self.all_enrolled()
     }
 
@@ -229,9 +244,8 @@ impl Node {
     }
 }
 
-fn spawn(scratch: &Scratch, prefix: &[String]) -> Result<Process> {
-    let sidestep = locate::sidestep()?;
-    let mut words = prefix.iter().map(OsStr::new).chain([sidestep.as_os_str()]);
+fn spawn(binary: &Path, scratch: &Scratch, prefix: &[String]) -> Result<Process> {
+    let mut words = prefix.iter().map(OsStr::new).chain([binary.as_os_str()]);
     let mut command = Command::new(words.next().context("no command")?);
     command.args(words);
     command.args([OsStr::new("node"), OsStr::new("--config"), scratch.file("node.yaml").as_os_str()]);

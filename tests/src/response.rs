@@ -105,6 +105,11 @@ impl Response {
         self.cache_status().starts_with("sidestep; hit")
     }
 
+    /// Whether it is a hit that was given inside the kernel, which writes an age with eight digits.
+    pub fn is_by_kernel(&self) -> bool {
+        self.is_hit() && self.field("age").is_some_and(|age| age.len() == 8)
+    }
+
     /// Whether Sidestep says that it had a hand in it.
     pub fn passed_through_cache(&self) -> bool {
         self.cache_status().starts_with("sidestep")

@@ -29,7 +29,7 @@ fn hammered(exec: fn(Exec) -> Result<Exec>, kind: Kind, time: Duration, forwarde
     let (origin, mode) = (hammer::origin::start()?, acceleration::tested());
     let exec = exec(Exec::port(origin.port())?.flag(acceleration::FLAG).flag(&mode))?;
     let (addr, ms) = (origin.addr().to_string(), time.as_millis().to_string());
-    let words = ["hammer", kind.word(), &addr, CONNECTIONS, &ms];
+    let words = ["hammer", &kind.word(), &addr, CONNECTIONS, &ms];
     let words: Vec<_> = words.iter().map(OsStr::new).collect();
     let probe = locate::probe()?;
     let outcome = exec.run([probe.as_os_str()].into_iter().chain(words))?;

@@ -9,13 +9,12 @@ mod record;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicU64;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 
-use self::checks::{Asked, checked, writes};
+use self::checks::{Known, writes};
 pub use self::record::Record;
 use crate::client::Connection;
 use crate::load::clock;
@@ -26,6 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Between two requests of a connection where a hundred of them are to leave room for others, and after a failure.
 const PAUSE: Duration = Duration::from_millis(2);
+
+/// How far connections are apart in what they ask for in turn.
+const APART: u64 = 37;
 
 /// How many wrong answers of a connection are kept.
 const WRONG_MAX: usize = 3;
@@ -39,32 +41,50 @@ pub enum Kind {
     Short,
     /// What may be reused for long and says when it was made: its `Age` is checked.
     Lasting,
+    /// What the origin makes anew each time it is asked, and may be reused for [`origin::SHORT`]: a hit must be what was
+    /// fetched for this client.
+    Own,
+    /// So many things in turn, each of which is its own.
+    Many(u64),
     /// What is written again and again by a connection more: nothing of before a write may come after it, and nothing
     /// of two versions.
     Versions,
 }
 
-/// Each kind by its word, and its target.
-const WORDS: [(Kind, &str, &str); 4] = [
-    (Kind::Hot, "hot", crate::manners::HOT),
-    (Kind::Short, "short", "/short"),
-    (Kind::Lasting, "lasting", "/lasting"),
-    (Kind::Versions, "versions", "/versions"),
+/// Each kind by its word, which is its target too; that of `Many` goes on with a number.
+const WORDS: [(Kind, &str); 5] = [
+    (Kind::Hot, "hot"),
+    (Kind::Short, "short"),
+    (Kind::Lasting, "lasting"),
+    (Kind::Own, "own"),
+    (Kind::Versions, "versions"),
 ];
+
+/// The word of [`Kind::Many`].
+const MANY: &str = "many/";
 
 impl Kind {
     /// Its word on the command line.
-    pub fn word(self) -> &'static str {
-        WORDS.iter().find(|(kind, ..)| *kind == self).map_or("", |(_, word, _)| word)
+    pub fn word(self) -> String {
+        match self {
+            Self::Many(count) => format!("{MANY}{count}"),
+            _ => WORDS.iter().find(|(kind, _)| *kind == self).map_or("", |(_, word)| word).to_owned(),
+        }
     }
 
-    /// The target that it asks for.
-    pub fn target(self) -> &'static str {
-        WORDS.iter().find(|(kind, ..)| *kind == self).map_or("", |(.., target)| target)
+    /// The target that it asks for in its n-th request.
+    pub fn target(self, turn: u64) -> String {
+        match self {
+            Self::Many(count) => format!("/{MANY}{}", turn % count.max(1)),
+            _ => format!("/{}", self.word()),
+        }
     }
 
     fn of(word: &str) -> Result<Self> {
-        let found = WORDS.iter().find(|(_, known, _)| *known == word).map(|(kind, ..)| *kind);
+        if let Some(count) = word.strip_prefix(MANY) {
+            return Ok(Self::Many(count.parse()?));
+        }
+        let found = WORDS.iter().find(|(_, known)| *known == word).map(|(kind, _)| *kind);
         found.with_context(|| format!("no such kind: {word}"))
     }
 }
@@ -72,11 +92,17 @@ impl Kind {
 /// Keeps `connections` connections busy for a time, and prints the record of them.
 pub fn run(word: &str, addr: &str, connections: u64, time: Duration) -> Result<()> {
     let (kind, addr): (_, SocketAddr) = (Kind::of(word)?, addr.parse()?);
-    let (until, newest) = (Instant::now() + time, AtomicU64::new(0));
-    let record = thread::scope(|scope| {
-        let writer = (kind == Kind::Versions).then(|| scope.spawn(|| writes(addr, &newest, until)));
-        let workers: Vec<_> =
-            (0..connections).map(|_| scope.spawn(|| kept(kind, addr, &newest, until))).collect();
+    let (until, known) = (Instant::now() + time, Known::default());
+    let mut record = thread::scope(|scope| {
+        let writer = (kind == Kind::Versions).then(|| scope.spawn(|| writes(addr, &known, until)));
+        let workers: Vec<_> = (0..connections)
+            .map(|n| {
+                scope.spawn({
+                    let known = &known;
+                    move || kept(kind, addr, known, n, until)
+                })
+            })
+            .collect();
         let mut all = Record::default();
         for worker in workers {
             all.add(worker.join().map_err(|_| anyhow!("a thread panicked"))?);
@@ -87,16 +113,17 @@ pub fn run(word: &str, addr: &str, connections: u64, time: Duration) -> Result<(
         }
         Ok::<Record, anyhow::Error>(all)
     })?;
+    record.wrong.extend(known.alien());
     writeln!(io::stdout(), "{}", record.to_json())?;
     Ok(())
 }
 
 /// Uses one connection after the other.
-fn kept(kind: Kind, addr: SocketAddr, newest: &AtomicU64, until: Instant) -> Record {
-    let mut record = Record::default();
+fn kept(kind: Kind, addr: SocketAddr, known: &Known, number: u64, until: Instant) -> Record {
+    let (mut record, mut turn) = (Record::default(), number * APART);
     while Instant::now() < until && record.wrong.len() < WRONG_MAX {
         match Connection::open(addr, None, PATIENCE) {
-            Ok(connection) => used(kind, connection, addr, newest, until, &mut record),
+            Ok(connection) => used(kind, connection, addr, known, &mut turn, until, &mut record),
             Err(error) => {
                 record.ended(clock(), &format!("connect: {error}"));
                 wait::pause(PAUSE);
@@ -111,13 +138,16 @@ fn used(
     kind: Kind,
     mut connection: Connection,
     addr: SocketAddr,
-    newest: &AtomicU64,
+    known: &Known,
+    turn: &mut u64,
     until: Instant,
     record: &mut Record,
 ) {
-    let request = format!("GET {} HTTP/1.1\r\nHost: {addr}\r\n\r\n", kind.target());
     while Instant::now() < until {
-        let asked = Asked::now(newest);
+        let target = kind.target(*turn);
+        *turn += 1;
+        let request = format!("GET {target} HTTP/1.1\r\nHost: {addr}\r\n\r\n");
+        let asked = known.asked(target);
         if let Err(error) = connection.send(request.as_bytes(), None) {
             return record.ended(clock(), &format!("send: {error}"));
         }
@@ -126,7 +156,7 @@ fn used(
         if !response.complete() {
             return record.ended(answered, response.end());
         }
-        match checked(kind, &asked, answered, &response) {
+        match known.checked(kind, &asked, answered, &response) {
             Ok(()) => record.answered(answered, &response),
             Err(error) => {
                 let fields = response.head_text();

@@ -39,8 +39,7 @@ impl Record {
 
     pub(super) fn answered(&mut self, at: u64, response: &Response) {
         let answers = self.slots.entry(at / SLOT).or_default();
-        let is_by_kernel = response.is_hit() && response.field("age").is_some_and(|age| age.len() == 8);
-        match (is_by_kernel, response.passed_through_cache()) {
+        match (response.is_by_kernel(), response.passed_through_cache()) {
             (true, _) => answers.kernel += 1,
             (false, true) => answers.daemon += 1,
             (false, false) => answers.direct += 1,

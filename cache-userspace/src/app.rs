@@ -358,9 +358,11 @@ impl Daemon {
         self.shared.path.counters.figures()
     }
 
-    /// Sends every new connection direct and waits, up to `patience`, for the open ones to end by themselves.
+    /// Sends every new connection direct and waits, up to `patience`, for the open ones to end: those that are busy are
+    /// told to with their next answer, which is the daemon's.
     pub async fn drain(&mut self, patience: Duration) {
         drop(self.heartbeat.take());
+        self.shared.path.routes.end();
         let names: Vec<String> = lock(&self.shared.enrolled).keys().cloned().collect();
         for name in names {
             self.unenrol(&name);

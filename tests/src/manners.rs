@@ -247,7 +247,7 @@ fn is_right(connection: &mut Connection, target: &str) -> Result<bool> {
     let response = connection.response("GET", PATIENCE);
     ensure!(response.complete() && response.status() == 200, "{target}: {response:?}");
     ensure!(response.text() == content(target), "{target}: other bytes: {response:?}");
-    Ok(!response.field("connection").is_some_and(|option| option.eq_ignore_ascii_case("close")))
+    Ok(!response.closes())
 }
 
 /// Nothing comes any more but the end.

@@ -110,6 +110,11 @@ impl Response {
         self.is_hit() && self.field("age").is_some_and(|age| age.len() == 8)
     }
 
+    /// Whether it is the last one of its connection.
+    pub fn closes(&self) -> bool {
+        self.field("connection").is_some_and(|option| option.eq_ignore_ascii_case("close"))
+    }
+
     /// Whether Sidestep says that it had a hand in it.
     pub fn passed_through_cache(&self) -> bool {
         self.cache_status().starts_with("sidestep")

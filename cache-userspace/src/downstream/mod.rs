@@ -20,7 +20,6 @@ use crate::http1::RequestHead;
 use crate::redirect::enrolled::Enrolled;
 use crate::request::{Connection, Path};
 use crate::respond::{Own, Persistence, Response, write};
-use crate::route::Route;
 
 /// A redirected connection whose first bytes are HTTP/1.
 pub struct Downstream {
@@ -116,8 +115,7 @@ impl Downstream {
 
     async fn serve_one(&mut self, request: &RequestHead) -> After {
         let path = self.path.clone();
-        let may_stay = matches!(path.routes.find(), Route::Cache(_));
-        let persistence = Persistence::of(request, may_stay);
+        let persistence = Persistence::of(request, path.routes.lets_stay());
         let body = RequestBody::new(&self.stream, &mut self.buffer, request.framing);
         let response = match path.serve(request, body, &self.connection).await {
             Ok(response) => response,

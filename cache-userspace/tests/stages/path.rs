@@ -212,6 +212,23 @@ async fn a_switch_that_is_off_bypasses_the_store_and_ends_connections() {
 }
 
 #[tokio::test]
+async fn a_daemon_that_drains_ends_connections_with_their_next_answer() {
+    let origin = Origin::new().await;
+    let (node, mut client, mut server) = stored(&origin).await;
+    let mut other = node.client().await;
+    node.end();
+
+    let from_store = client.get("/a").await;
+    let forwarded = other.get_from("/b", &mut server, &fresh("b")).await;
+
+    assert_eq!((from_store.text().as_str(), forwarded.text().as_str()), ("stored", "b"));
+    for (answer, client) in [(from_store, &mut client), (forwarded, &mut other)] {
+        assert_eq!(answer.field("connection"), Some("close"));
+        assert_eq!(client.end().await, End::Closed);
+    }
+}
+
+#[tokio::test]
 async fn a_write_while_the_switch_is_off_invalidates_all_the_same() {
     let origin = Origin::new().await;
     let (node, mut client, mut server) = stored(&origin).await;

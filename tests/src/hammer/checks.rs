@@ -102,7 +102,18 @@ fn version(response: &Response) -> Result<u64> {
 }
 
 /// Writes one version after the other, and says of each when it was answered.
-pub(super) fn writes(addr: SocketAddr, known: &Known, until: Instant) -> Result<Record> {
+pub(super) fn writes(addr: SocketAddr, known: &Known, until: Instant) -> Record {
+    let mut record = Record::default();
+    while Instant::now() < until {
+        if let Err(error) = written(addr, known, until) {
+            record.ended(clock(), &format!("the writer: {error:#}"));
+            wait::pause(BETWEEN_WRITES);
+        }
+    }
+    record
+}
+
+fn written(addr: SocketAddr, known: &Known, until: Instant) -> Result<()> {
     let mut connection = Connection::open(addr, None, PATIENCE)?;
     let target = Kind::Versions.target(0);
     let request = format!("PUT {target} HTTP/1.1\r\nHost: {addr}\r\nContent-Length: 0\r\n\r\n");
@@ -111,7 +122,10 @@ pub(super) fn writes(addr: SocketAddr, known: &Known, until: Instant) -> Result<
         let response = connection.response("PUT", PATIENCE);
         ensure!(response.complete() && response.status() == 204, "{response:?}");
         known.newest.store(version(&response)?, Ordering::SeqCst);
+        if response.closes() {
+            return Ok(());
+        }
         wait::pause(BETWEEN_WRITES);
     }
-    Ok(Record::default())
+    Ok(())
 }

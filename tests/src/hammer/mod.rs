@@ -108,8 +108,7 @@ pub fn run(word: &str, addr: &str, connections: u64, time: Duration) -> Result<(
             all.add(worker.join().map_err(|_| anyhow!("a thread panicked"))?);
         }
         if let Some(writer) = writer {
-            let written = writer.join().map_err(|_| anyhow!("the writer panicked"))?;
-            all.add(written.unwrap_or_else(|error| Record::of_wrong(format!("the writer: {error:#}"))));
+            all.add(writer.join().map_err(|_| anyhow!("the writer panicked"))?);
         }
         Ok::<Record, anyhow::Error>(all)
     })?;
@@ -163,7 +162,7 @@ fn used(
                 return record.wrong.push(format!("asked at {}: {error:#}: {fields}", asked.at));
             }
         }
-        if response.field("connection").is_some_and(|option| option.eq_ignore_ascii_case("close")) {
+        if response.closes() {
             return;
         }
         if kind == Kind::Hot {

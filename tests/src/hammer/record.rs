@@ -33,10 +33,6 @@ pub struct Record {
 }
 
 impl Record {
-    pub(super) fn of_wrong(what: String) -> Self {
-        Self { wrong: vec![what], ..Self::default() }
-    }
-
     pub(super) fn answered(&mut self, at: u64, response: &Response) {
         let answers = self.slots.entry(at / SLOT).or_default();
         match (response.is_by_kernel(), response.passed_through_cache()) {

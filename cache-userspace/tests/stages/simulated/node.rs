@@ -93,6 +93,11 @@ impl Node {
         self.switch.took_effect(on);
     }
 
+    /// Ends connections as a daemon that drains does.
+    pub(crate) fn end(&self) {
+        self.path.routes.end();
+    }
+
     /// What would become of a GET of this target with these fields.
     pub(crate) fn explain(&self, target: &str, fields: &[(&str, &str)]) -> Explanation {
         self.explain_to(&format!("http://origin.test:{}{target}", self.destination.port()), fields).unwrap()

@@ -11,7 +11,6 @@ use std::time::Duration;
 use bytes::BytesMut;
 use next::Next;
 use tokio::net::TcpStream;
-use tokio::time::Instant;
 
 use crate::accept::netns::reset;
 use crate::admin::Outcome;
@@ -30,13 +29,11 @@ pub struct Downstream {
     connection: Arc<Connection>,
     /// Answers that the kernel could have given, had the client's socket been enrolled.
     resident_hits: u32,
-    begun: Instant,
 }
 
-/// After so many answers that the kernel could have given, and so long a time, a connection that was made too early for
-/// that ends: the client's next one is enrolled.
-const RESIDENT_HITS_MAX: u32 = 256;
-const RENEWED_AFTER: Duration = Duration::from_secs(60);
+/// After so many answers that the kernel could have given, a connection that was made too early for that ends: the
+/// client's next one is enrolled.
+const RESIDENT_HITS_MAX: u32 = 16;
 /// How long a client has to read an answer of the kernel before the next one, by TCP, follows.
 const UNREAD_HIT_PATIENCE: Duration = Duration::from_millis(20);
 
@@ -63,7 +60,7 @@ impl Downstream {
     /// A connection with what was read of it so far.
     pub fn new(stream: TcpStream, buffer: BytesMut, path: Arc<Path>, connection: Connection) -> Self {
         let connection = Arc::new(connection);
-        Self { stream, buffer, scanned: 0, path, connection, resident_hits: 0, begun: Instant::now() }
+        Self { stream, buffer, scanned: 0, path, connection, resident_hits: 0 }
     }
 
     /// Serves requests until the connection ends.
@@ -100,8 +97,7 @@ impl Downstream {
 
     /// How the connection goes on where it could stay.
     fn renewed(&self, persistence: Persistence) -> Persistence {
-        let is_worth_it = self.resident_hits >= RESIDENT_HITS_MAX && self.begun.elapsed() >= RENEWED_AFTER;
-        if self.connection.enrolled.is_some() || !is_worth_it {
+        if self.connection.enrolled.is_some() || self.resident_hits < RESIDENT_HITS_MAX {
             return persistence;
         }
         self.path.counters.connections_renewed.incr();

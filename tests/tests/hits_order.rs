@@ -9,7 +9,7 @@ use std::ffi::OsStr;
 use anyhow::{Context, Result, ensure};
 use harness::acceleration::{self, FAULTS};
 use harness::exec::Exec;
-use harness::manners::Tally;
+use harness::manners::{HOT, Tally, content};
 use harness::netns::{NodeNet, Pod};
 use harness::order::{self, Case};
 use harness::origin::Origin;
@@ -224,4 +224,31 @@ fn ten_thousand_pairs_of_hot_and_miss_sent_before_reading_come_in_order_and_none
 fn ten_thousand_pairs_of_miss_and_hot_sent_before_reading_come_in_order_and_none_hangs() -> Result<()> {
     let tries = 10_000 / THREADS;
     Proof { tries, ..Proof::of(Case::MissThenHot, OUTSTANDING) }.given(&order::origin::ordinary()?)
+}
+
+#[test]
+#[ignore = "needs root, cgroup2 and bpf"]
+fn a_client_that_never_reads_has_one_answer_of_the_kernel_unread_at_most() -> Result<()> {
+    const REQUESTS: u64 = 20;
+    let mode = acceleration::tested();
+    let origin = order::origin::ordinary()?;
+    let agent = Exec::port(origin.port())?.flag(acceleration::FLAG).flag(&mode).agent()?;
+    let is_hot = || agent.get(origin.addr(), HOT).is_ok_and(|response| response.is_by_kernel());
+    if acceleration::is_demanded(&mode) {
+        wait::wait_until(wait::PATIENCE, "an answer of the kernel", is_hot)?;
+    }
+    let connection = agent.connect(origin.addr())?;
+    for _ in 0..REQUESTS {
+        connection.send(format!("GET {HOT} HTTP/1.1\r\nHost: {}\r\n\r\n", origin.addr()))?;
+    }
+    let mut by_kernel = 0;
+    for number in 0..REQUESTS {
+        let response = connection.response()?.expect(200)?;
+        ensure!(response.text() == content(HOT), "{response:?}");
+        ensure!(number == 0 || !response.is_by_kernel(), "answer {number} is one of the kernel");
+        by_kernel += u64::from(response.is_by_kernel());
+    }
+    let expected = u64::from(acceleration::is_demanded(&mode));
+    ensure!(by_kernel == expected, "{by_kernel} answers of the kernel");
+    Ok(())
 }

@@ -93,7 +93,7 @@ counters! {
     AnswersSpoilt = 32, "answers_spoilt";
     /// Connections on which bytes were passed on while an answer of the kernel was unread.
     Pipelining = 33, "pipelining";
-    /// Connections whose application reads with splice(2).
+    /// Connections whose application reads or sends with splice(2) or sendfile(2).
     Splicing = 34, "splicing";
 }
 

@@ -17,3 +17,5 @@ pub const HASH: u32 = 32;
 pub const COMPARE: u32 = 64;
 /// A response that was taken back counts as there.
 pub const RETIRED: u32 = 128;
+/// Whoever sends a head, by whatever system call, gets answers of the kernel.
+pub const CALLER: u32 = 256;

@@ -115,10 +115,13 @@ pub struct ConnectionRecord {
 
 /// Bytes were passed on while an answer of the kernel was unread.
 pub const PIPELINES: u32 = 1;
-/// The application reads with splice(2), which does not see answers of the kernel.
+/// The application moves its bytes with splice(2), which does not see answers of the kernel.
 pub const SPLICES: u32 = 2;
 /// The client's socket is closed.
 pub const CLOSED: u32 = 4;
+
+/// How many system calls there are whose callers may get answers of the kernel.
+pub const SENDING_CALLS: usize = 6;
 
 /// What the daemon says of a connection; written by the daemon only.
 #[repr(C)]

@@ -6,6 +6,7 @@
 // Every module is private to the object: what is public is the ELF.
 #![allow(unreachable_pub, missing_docs)]
 
+mod caller;
 mod connect;
 mod context;
 mod enrol;

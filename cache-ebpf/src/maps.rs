@@ -36,6 +36,10 @@ pub static EXCLUDED_USERS: HashMap<u32, u32> = HashMap::with_max_entries(64, 0);
 #[map]
 pub static HEARTBEAT: Array<u64> = Array::with_max_entries(2, 0);
 
+/// Where in a task's stack the number of its system call is, bytes; 0: not known.
+#[map]
+pub static SYSCALL_AT: Array<u64> = Array::with_max_entries(1, 0);
+
 /// Destinations left alone until the time stored (`CLOCK_BOOTTIME`), for one workload.
 ///
 /// Written by the daemon, read by `connect`. Full: the least recently used one is redirected again.

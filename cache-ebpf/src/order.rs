@@ -80,6 +80,13 @@ impl Order<'_> {
         if is_all_here && is_all_read && is_empty { Ok(()) } else { Err(Counter::UnansweredUnread) }
     }
 
+    /// The application moves its bytes with splice(2) or the like, which does not see answers of the kernel.
+    #[inline(always)]
+    pub fn splices(&mut self) {
+        self.record.flags |= SPLICES;
+        count(Counter::Splicing);
+    }
+
     /// The kernel has answered.
     #[inline(always)]
     pub fn answered(self) {

@@ -10,11 +10,13 @@ use aya_ebpf::helpers::{bpf_ktime_get_boot_ns, bpf_msg_pull_data};
 use aya_ebpf::programs::SkMsgContext;
 use cache_common::connection::OriginalDst;
 use cache_common::event::Counter;
+use cache_common::faults;
 use cache_common::hot::{Asker, HEAD_BYTES_MAX, HEAD_BYTES_MIN};
 use cache_common::redirect::HEARTBEAT_MAX_AGE_NS;
 
+use crate::caller;
 use crate::maps::{CONNECTIONS, HEARTBEAT, count, socket_dst};
-use crate::order::Order;
+use crate::order::{Order, is_left_out};
 use crate::resident::{self, Resident};
 use crate::tcp::Tcp;
 
@@ -42,8 +44,8 @@ pub fn sent(ctx: &SkMsgContext) -> Verdict {
     // SAFETY: a map value that only the programs of this socket write, which its lock keeps apart; taken out by the
     // daemon it stays valid until this program ends.
     let record = unsafe { &mut *record };
-    let order = Order { tcp, record, cookie: original.cookie, now };
-    match answer(ctx, original, socket, &order) {
+    let mut order = Order { tcp, record, cookie: original.cookie, now };
+    match answer(ctx, original, socket, &mut order) {
         Ok(resident) => {
             resident.given();
             order.answered();
@@ -81,7 +83,7 @@ fn answer(
     ctx: &SkMsgContext,
     original: &OriginalDst,
     socket: *mut bpf_sock,
-    order: &Order<'_>,
+    order: &mut Order<'_>,
 ) -> Result<Resident, Failed> {
     let size = complete_head(ctx)?;
     let beat = HEARTBEAT.get(1).copied().unwrap_or(0);
@@ -91,6 +93,10 @@ fn answer(
     order.check(socket)?;
     let asker = Asker { workload: original.workload, ip: original.ip, port: original.port, reserved: 0 };
     let resident = resident::find(ctx, size, &asker, order.now)?;
+    if !caller::is_sending() && !is_left_out(faults::CALLER) {
+        order.splices();
+        return Err(Counter::UnansweredNoHits.into());
+    }
     resident.give(ctx, size, order.cookie, order.now)?;
     Ok(resident)
 }

@@ -107,3 +107,5 @@ impl Tcp {
         load_at!(self.0, OFFSET_IS_MPTCP, "u8") & mask != 0
     }
 }
+
+pub(crate) use load_at;

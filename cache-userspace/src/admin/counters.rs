@@ -224,7 +224,7 @@ counters! {
         answers_spoilt: Counter,
         /// Connections on which bytes were passed on while an answer of the kernel was unread.
         pipelining: Counter,
-        /// Connections whose application reads with splice(2).
+        /// Connections whose application reads or sends with splice(2) or sendfile(2).
         splicing: Counter,
         /// Connections made to origins.
         upstream_connections: Counter,

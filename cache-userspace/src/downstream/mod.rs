@@ -33,7 +33,7 @@ pub struct Downstream {
 
 /// After so many answers that the kernel could have given, a connection that was made too early for that ends: the
 /// client's next one is enrolled.
-const RESIDENT_HITS_MAX: u32 = 16;
+const RESIDENT_HITS_MAX: u32 = 100;
 /// How long a client has to read an answer of the kernel before the next one, by TCP, follows.
 const UNREAD_HIT_PATIENCE: Duration = Duration::from_millis(20);
 

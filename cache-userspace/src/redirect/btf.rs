@@ -50,7 +50,14 @@ pub struct Offsets {
     pub is_mptcp: (u32, u32),
     /// `socket.sk`
     pub socket_sk: u32,
+    /// `task_struct.stack`
+    pub task_stack: u32,
+    /// How far before the end of `struct pt_regs` the number of a system call is.
+    pub syscall: u32,
 }
+
+/// The field of `struct pt_regs` with the number of a system call.
+const SYSCALL: &str = if cfg!(target_arch = "x86_64") { "orig_ax" } else { "syscallno" };
 
 impl Offsets {
     /// Those of the running kernel.
@@ -76,6 +83,8 @@ impl Offsets {
         let of = |of: Type<'_>, path: &[&str], name: &'static str| {
             types.bits(of, path).map(|field| field.bit / 8).ok_or(BtfError::Missing(name))
         };
+        let task = types.structure("task_struct").ok_or(BtfError::Missing("struct task_struct"))?;
+        let registers = types.structure("pt_regs").ok_or(BtfError::Missing("struct pt_regs"))?;
         let backlog = ["inet_conn", "icsk_inet", "sk", "sk_backlog", "rmem_alloc"];
         Ok(Self {
             copied_seq: of(tcp, &["copied_seq"], "tcp_sock.copied_seq")?,
@@ -87,6 +96,8 @@ impl Offsets {
             bytes_acked: of(tcp, &["bytes_acked"], "tcp_sock.bytes_acked")?,
             is_mptcp: types.bits(tcp, &["is_mptcp"]).map_or((0, 0), Field::byte),
             socket_sk: of(socket, &["sk"], "socket.sk")?,
+            task_stack: of(task, &["stack"], "task_struct.stack")?,
+            syscall: registers.refers_to.saturating_sub(of(registers, &[SYSCALL], "system call in pt_regs")?),
         })
     }
 }

@@ -45,6 +45,7 @@ pub struct HitMaps {
     destinations: Typed<Asker, u64>,
     index: Typed<HotKey, HotSlot>,
     memory: Memory,
+    syscall_at: Mutex<Array<MapData, u64>>,
     grace: Mutex<Grace>,
 }
 
@@ -55,6 +56,7 @@ impl HitMaps {
         let sockets = ebpf.take_map("SOCKET_DST").ok_or(missing("SOCKET_DST"))?;
         let clients = ebpf.take_map("CLIENTS").ok_or(missing("CLIENTS"))?;
         let memory = ebpf.take_map("HOT_CHUNKS").ok_or(missing("HOT_CHUNKS"))?;
+        let syscall_at = ebpf.take_map("SYSCALL_AT").ok_or(missing("SYSCALL_AT"))?;
         let grace = ebpf.take_map("GRACE").ok_or(missing("GRACE"))?;
         Ok(Self {
             sockets: Mutex::new(SkStorage::try_from(sockets).map_err(failed("SOCKET_DST"))?),
@@ -64,6 +66,7 @@ impl HitMaps {
             destinations: hash_map(ebpf, "HOT_DESTINATIONS")?,
             index: hash_map(ebpf, "HOT_INDEX")?,
             memory: Memory::map(memory, chunks).map_err(KernelError::Memory)?,
+            syscall_at: Mutex::new(Array::try_from(syscall_at).map_err(failed("SYSCALL_AT"))?),
             grace: Mutex::new(Grace {
                 outer: ArrayOfMaps::try_from(grace).map_err(failed("GRACE"))?,
                 inner: Array::create(1, 0).map_err(failed("GRACE"))?,
@@ -74,6 +77,16 @@ impl HitMaps {
     /// The map that the programs are attached to.
     pub(super) fn clients(&self) -> &Mutex<SockHash<MapData, u64>> {
         &self.clients
+    }
+
+    /// Says where in a task's stack the number of its system call is, bytes; 0: nobody gets answers of the kernel.
+    ///
+    /// # Errors
+    /// None that a valid handle could cause.
+    pub(super) fn set_syscall_at(&self, bytes: u64) -> Result<(), KernelError> {
+        lock(&self.syscall_at)
+            .set(0, bytes, 0)
+            .map_err(|source| KernelError::Map { map: "SYSCALL_AT", source })
     }
 
     /// What the kernel counts of a connection; `None` where it is not enrolled.

@@ -14,6 +14,7 @@ use aya::programs::{CgroupAttachMode, CgroupSockAddr, FEntry, ProgramError, SkMs
 use aya::{Btf, Ebpf, EbpfLoader};
 use cache_common::connection::{BypassKey, ConnectionKey, IpWords, OriginalDst, PortKey};
 use cache_common::event::Counter;
+use cache_common::hot::SENDING_CALLS;
 use cache_common::redirect::Workload;
 
 use super::btf::Offsets;
@@ -97,6 +98,16 @@ pub struct Kernel {
     hit_links: Mutex<HitLinks>,
 }
 
+/// System calls whose callers may get answers of the kernel: those that send what is in the caller's memory.
+const SENDING: [u32; SENDING_CALLS] = [
+    libc::SYS_write as u32,
+    libc::SYS_writev as u32,
+    libc::SYS_sendto as u32,
+    libc::SYS_sendmsg as u32,
+    libc::SYS_sendmmsg as u32,
+    libc::SYS_io_uring_enter as u32,
+];
+
 /// What of the programs for hits is attached to no cgroup.
 #[derive(Default)]
 struct HitLinks {
@@ -141,7 +152,9 @@ impl Kernel {
                 .override_global("OFFSET_BYTES_ACKED", &offsets.bytes_acked, true)
                 .override_global("OFFSET_IS_MPTCP", &offsets.is_mptcp.0, true)
                 .override_global("MASK_IS_MPTCP", &offsets.is_mptcp.1, true)
-                .override_global("OFFSET_SOCKET_SK", &offsets.socket_sk, true);
+                .override_global("OFFSET_SOCKET_SK", &offsets.socket_sk, true)
+                .override_global("OFFSET_TASK_STACK", &offsets.task_stack, true)
+                .override_global("SENDING", &SENDING, true);
         }
         let mut ebpf = loader.load(OBJECT)?;
         for name in NAMES.into_iter().chain(CONNECT) {

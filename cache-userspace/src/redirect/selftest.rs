@@ -6,6 +6,7 @@
 
 mod bench;
 mod bytes;
+mod callers;
 mod deviations;
 mod ends;
 mod guards;
@@ -90,8 +91,9 @@ fn ensure(is_so: bool, otherwise: impl FnOnce() -> String) -> Result<(), Wrong> 
 
 type Part = fn(&Bench<'_>) -> Result<Seen, Wrong>;
 
-/// What has to be right.
-const FATAL: [(&str, Part); 13] = [
+/// What has to be right. The others need what the first finds.
+const FATAL: [(&str, Part); 14] = [
+    ("callers", callers::are_told_apart),
     ("bytes", bytes::are_right),
     ("heads", bytes::heads_are_told_apart),
     ("order", order::is_kept),

@@ -58,7 +58,7 @@ pub(super) fn splice(bench: &Bench<'_>) -> Result<Seen, Wrong> {
     let deviation = "splice(2) does not see an answer of the kernel";
     if let Err(why) = &bench.watch {
         return Ok(Seen::Deviates(format!(
-            "{deviation}, and who splices is not noticed: {}",
+            "{deviation}, and who reads with it is noticed only if it sends with it too: {}",
             explained(why)
         )));
     }

@@ -21,6 +21,10 @@ pub struct OriginalDst {
     pub begun_at_ns: u64,
     /// Cookie of the connecting socket: no other socket has it until the next boot.
     pub cookie: u64,
+    /// `Workload::epoch`.
+    pub epoch: u32,
+    /// Always 0.
+    pub reserved: u32,
 }
 
 /// Names a redirected connection the same way on both of its ends.
@@ -113,7 +117,7 @@ mod tests {
 
     #[test]
     fn map_types_have_no_padding() {
-        assert_eq!(size_of::<OriginalDst>(), 16 + 4 + 4 + 8 * 4);
+        assert_eq!(size_of::<OriginalDst>(), 16 + 4 + 4 + 8 * 4 + 4 + 4);
         assert_eq!(size_of::<ConnectionKey>(), 8 + 16 + 16 + 4 + 4);
         assert_eq!(size_of::<BypassKey>(), 8 + 16 + 4 + 4);
         assert_eq!(size_of::<PortKey>(), 8 + 4 + 4);

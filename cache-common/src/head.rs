@@ -46,7 +46,7 @@ impl Hash {
         hash.add(asker.workload);
         hash.add(u64::from(asker.ip[0]) << 32 | u64::from(asker.ip[1]));
         hash.add(u64::from(asker.ip[2]) << 32 | u64::from(asker.ip[3]));
-        hash.add(u64::from(asker.port));
+        hash.add(u64::from(asker.epoch) << 32 | u64::from(asker.port));
         hash
     }
 
@@ -366,7 +366,7 @@ mod tests {
     }
 
     const SEEDS: Seeds = Seeds { start: [3, 5], factor: [0x9e37_79b9_7f4a_7c15, 0xff51_afd7_ed55_8ccd] };
-    const ASKER: Asker = Asker { workload: 7, ip: [0, 0, 0xffff, 9], port: 80, reserved: 0 };
+    const ASKER: Asker = Asker { workload: 7, ip: [0, 0, 0xffff, 9], port: 80, epoch: 0 };
     const NAMES: [&str; 5] = ["traceparent", "b3", "X-Request-Id", "x-b3-traceid", "x-b3-spanid"];
 
     fn cells_of(head: &str) -> Option<(HotKey, Vec<u64>)> {
@@ -422,6 +422,7 @@ mod tests {
         for other in [
             Asker { workload: 8, ..ASKER },
             Asker { port: 81, ..ASKER },
+            Asker { epoch: 1, ..ASKER },
             Asker { ip: [0, 0, 0xffff, 8], ..ASKER },
             Asker { ip: [1, 0, 0xffff, 9], ..ASKER },
         ] {

@@ -46,8 +46,17 @@ pub struct Asker {
     pub ip: crate::connection::IpWords,
     /// Its port.
     pub port: u32,
-    /// Always 0.
-    pub reserved: u32,
+    /// Which of the workload's enrolments it is.
+    pub epoch: u32,
+}
+
+impl Asker {
+    /// Who asks whom on the connection that had this destination.
+    #[inline(always)]
+    pub const fn of(original: &crate::connection::OriginalDst) -> Self {
+        let crate::connection::OriginalDst { workload, ip, port, epoch, .. } = *original;
+        Self { workload, ip, port, epoch }
+    }
 }
 
 /// The beginning of an entry's first chunk; its cells follow at once, its response at `response_at`.

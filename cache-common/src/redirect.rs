@@ -31,8 +31,8 @@ pub struct Workload {
     pub address6: IpWords,
     /// The workload's own IPv4 address (network byte order); zero where there is none.
     pub address4: u32,
-    /// Always 0.
-    pub reserved: u32,
+    /// Which of this cgroup's enrolments it is: what one was given is not another's.
+    pub epoch: u32,
 }
 
 #[cfg(feature = "user")]

@@ -100,6 +100,8 @@ impl<'a> Attempt<'a> {
             begun_at_ns: self.now_ns(),
             // SAFETY: the context of this program.
             cookie: unsafe { bpf_get_socket_cookie(self.ctx.as_ptr()) },
+            epoch: self.workload.epoch,
+            reserved: 0,
         };
         // SAFETY: creates the value from `original`; null means that there was no memory.
         let kept = unsafe { SOCKET_DST.get_or_insert_ptr_mut(self.ctx, Some(&mut original)) };

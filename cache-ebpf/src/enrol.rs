@@ -45,7 +45,7 @@ pub fn changed(ctx: &SockOpsContext) {
 
 #[inline(always)]
 fn established(ctx: &SockOpsContext, original: &OriginalDst, tcp: Tcp) -> Result<(), Counter> {
-    let asker = Asker { workload: original.workload, ip: original.ip, port: original.port, reserved: 0 };
+    let asker = Asker::of(original);
     // SAFETY: a u64 that the daemon replaces as a whole.
     let hot_until = unsafe { HOT_DESTINATIONS.get(asker) }.copied().unwrap_or(0);
     // SAFETY: no arguments.

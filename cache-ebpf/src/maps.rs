@@ -142,19 +142,28 @@ pub static COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS, 0)
 /// Counts one event.
 #[inline(always)]
 pub fn count(counter: Counter) {
-    if let Some(slot) = COUNTS.get_ptr_mut(counter as u32) {
-        // SAFETY: the slot is this CPU's own, and programs of one kind do not interrupt each other here.
-        unsafe { *slot += 1 }
-    }
+    count_many(counter, 1);
 }
 
 /// Counts a number of something.
 #[inline(always)]
 pub fn count_many(counter: Counter, many: u64) {
     if let Some(slot) = COUNTS.get_ptr_mut(counter as u32) {
-        // SAFETY: as above.
-        unsafe { *slot += many }
+        // SAFETY: an aligned u64, a map value, changed in this way only.
+        unsafe { add(slot, many) }
     }
+}
+
+/// Adds in one piece: a program may be interrupted by another one of its CPU.
+///
+/// # Safety
+/// `slot` is aligned, in a map value, and changed in this way only.
+#[inline(always)]
+pub unsafe fn add(slot: *mut u64, number: u64) {
+    // SAFETY: the caller's.
+    unsafe {
+        core::arch::asm!("lock *(u64 *)({at} + 0) += {number}", at = in(reg) slot, number = in(reg) number)
+    };
 }
 
 /// Counts a redirected connection, or the reason why it was not.

@@ -11,7 +11,7 @@ use cache_common::event::Counter;
 use cache_common::hot::{Asker, CELLS_AT, CELLS_MAX, CHUNK_WORDS, HotHeader, HotSlot};
 
 use crate::head::walk;
-use crate::maps::{HOT_CHUNKS, HOT_INDEX, SCRATCH, Scratch, count_many};
+use crate::maps::{HOT_CHUNKS, HOT_INDEX, SCRATCH, Scratch, add, count_many};
 use crate::order::{FAULT_COMPARE, FAULT_EXPIRED, is_left_out};
 
 /// A piece of the memory of resident responses.
@@ -68,6 +68,7 @@ fn look_up(
         && header!(first, asker.workload) == asker.workload
         && header!(first, asker.ip) == asker.ip
         && header!(first, asker.port) == asker.port
+        && header!(first, asker.epoch) == asker.epoch
         && header!(first, cells) as usize == cells;
     if (is_it && are_equal(first, scratch, cells)) || is_left_out(FAULT_COMPARE) {
         Ok(Resident { first, sequence })
@@ -80,22 +81,16 @@ fn look_up(
 /// one is alone, since whoever comes later adds first.
 #[inline(always)]
 fn enter(scratch: *mut Scratch) -> u64 {
-    add(scratch, 1);
+    // SAFETY: the first word of a map value, changed in this way only.
+    unsafe { add(scratch.cast(), 1) };
     // SAFETY: a map value.
     unsafe { read_volatile(addr_of!((*scratch).users)) }
 }
 
 #[inline(always)]
 fn leave(scratch: *mut Scratch) {
-    add(scratch, u64::MAX);
-}
-
-#[inline(always)]
-fn add(scratch: *mut Scratch, number: u64) {
-    // SAFETY: an aligned u64 at the beginning of a map value, changed by this instruction only.
-    unsafe {
-        core::arch::asm!("lock *(u64 *)({at} + 0) += {number}", at = in(reg) scratch, number = in(reg) number)
-    };
+    // SAFETY: as above.
+    unsafe { add(scratch.cast(), u64::MAX) };
 }
 
 #[inline(always)]

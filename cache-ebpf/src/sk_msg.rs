@@ -91,7 +91,7 @@ fn answer(
         return Err(Counter::UnansweredStale.into());
     }
     order.check(socket)?;
-    let asker = Asker { workload: original.workload, ip: original.ip, port: original.port, reserved: 0 };
+    let asker = Asker::of(original);
     let resident = resident::find(ctx, size, &asker, order.now)?;
     if !caller::is_sending() && !is_left_out(faults::CALLER) {
         order.splices();

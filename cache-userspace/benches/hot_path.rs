@@ -165,14 +165,8 @@ fn path() -> Result<Arc<Path>> {
 }
 
 fn connection(destination: SocketAddr, id: u64) -> Connection {
-    let workload = Workload {
-        name: "hot-path".to_owned(),
-        namespace: "shop".to_owned(),
-        service_account: "default".to_owned(),
-        id: 1,
-        netns: Netns::Own,
-        netns_cookie: 1,
-    };
+    let identity = ["shop", "default"].map(str::to_owned);
+    let workload = Workload::new("hot-path".to_owned(), identity, 1, (Netns::Own, 1), 1);
     Connection::new(Arc::new(workload), destination, None, id)
 }
 

@@ -5,7 +5,7 @@ pub mod view;
 use std::collections::HashMap;
 use std::io;
 use std::path::Path as FsPath;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -120,6 +120,8 @@ struct Shared {
     budget: Arc<Budget>,
     /// Original destinations taken out, all of them together.
     taken: Arc<AtomicU64>,
+    /// How many enrolments there ever were.
+    enrolments: AtomicU32,
     failures: Mutex<HashMap<String, view::Failure>>,
 }
 
@@ -187,6 +189,7 @@ impl Daemon {
             enrolled: Mutex::default(),
             budget: Arc::new(Budget::new(descriptors_max())),
             taken: Arc::default(),
+            enrolments: AtomicU32::default(),
             failures: Mutex::default(),
         });
         let pulse = Arc::new(Pulse::default());
@@ -259,6 +262,8 @@ impl Daemon {
         let listeners = netns.listen().map_err(AppError::Listen)?;
         let port_of =
             |listener: &std::net::TcpListener| listener.local_addr().map(|address| u32::from(address.port()));
+        // Wraps after four thousand million enrolments.
+        let epoch = shared.enrolments.fetch_add(1, Ordering::Relaxed) + 1;
         let kernel_workload = KernelWorkload {
             netns_cookie: listeners.netns_cookie,
             listener4_port: port_of(&listeners.on4).map_err(AppError::Listen)?,
@@ -273,17 +278,11 @@ impl Daemon {
             pending_max: shared.path.limits.original_dst_pending_max.min(listeners.backlog_max),
             address4: listeners.address4.map_or(0, |ip| u32::from_ne_bytes(ip.octets())),
             address6: listeners.address6.map_or([0; 4], |ip| words(ip.into())),
-            reserved: 0,
+            epoch,
         };
         let id = cgroup.id();
-        let workload = Arc::new(Workload {
-            name: name.clone(),
-            namespace,
-            service_account,
-            id,
-            netns,
-            netns_cookie: listeners.netns_cookie,
-        });
+        let place = (netns, listeners.netns_cookie);
+        let workload = Arc::new(Workload::new(name.clone(), [namespace, service_account], id, place, epoch));
         let taken = Arc::new(Taken::new(shared.taken.clone()));
         let gate = Arc::new(Gate::new(
             shared.budget.clone(),
@@ -298,7 +297,7 @@ impl Daemon {
             taken: taken.clone(),
         });
         if let Some(hot) = &shared.path.hot {
-            hot.add_workload(id);
+            hot.add_workload(id, epoch);
         }
         let listeners = [Some(listeners.on4), listeners.on6].into_iter().flatten();
         let listeners: Vec<_> =
@@ -343,7 +342,7 @@ impl Daemon {
         Ok(self.shared.kernel.insert_workload(cgroup.id(), excluded, &[])?)
     }
 
-    /// Lets a workload's new connections go direct; those that are open go on.
+    /// Lets a workload's new connections go direct; those that are open end with their next answer.
     pub fn unenrol(&self, name: &str) {
         let gone = lock(&self.shared.enrolled).remove(name);
         if let Some(enrolled) = gone {
@@ -400,6 +399,7 @@ impl Shared {
             attachment.end_redirection();
         }
         let id = enrolled.workload.id;
+        enrolled.workload.end();
         // Before the kernel forgets the workload: an acceptor at its limits would make it known again.
         enrolled.gate.end();
         self.kernel.remove_workload(id, &enrolled.ports);
@@ -484,7 +484,9 @@ async fn keep_house(shared: Arc<Shared>) {
         }
         count += 1;
         if count.is_multiple_of(30) {
-            shared.sweep();
+            let shared = shared.clone();
+            // Walks over whole maps.
+            drop(tokio::task::spawn_blocking(move || shared.sweep()));
         }
     }
 }

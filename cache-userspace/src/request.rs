@@ -119,6 +119,8 @@ pub struct Connection {
     pub id: u64,
     /// The client's socket, where the kernel may answer its requests.
     pub enrolled: Option<Enrolled>,
+    /// Whether a later connection of the client might be enrolled where this one is not.
+    pub may_be_enrolled: bool,
     /// The workload's partition of the cache.
     partition: Vec<u8>,
     /// The identity of the destination in keys: the address itself. A name is only a claim of the client.
@@ -137,14 +139,15 @@ impl Connection {
             asker: None,
             id,
             enrolled: None,
+            may_be_enrolled: false,
             partition,
             destination_identity,
         }
     }
 
-    /// The same, where the kernel may answer requests on it.
-    pub fn with_enrolled(self, enrolled: Option<Enrolled>) -> Self {
-        Self { enrolled, ..self }
+    /// The same, where the kernel may answer requests on it, or on a later one of the client.
+    pub fn with_enrolled(self, enrolled: Option<Enrolled>, may_be_enrolled: bool) -> Self {
+        Self { enrolled, may_be_enrolled, ..self }
     }
 
     /// Which upstream connections may serve it.

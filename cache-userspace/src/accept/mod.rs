@@ -17,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use self::gate::{Gate, Place};
 use crate::admin::Counters;
+use crate::clock;
 use crate::identify::Workload;
 use crate::redirect::enrolled::Enrolled;
 use crate::redirect::kernel::{Kernel, ip, words};
@@ -141,10 +142,13 @@ impl Acceptor {
         let destination = destination(&original);
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let mut connection = Connection::new(self.workload.clone(), destination, source(peer.ip()), id);
-        let (workload, ip, port) = (original.workload, original.ip, original.port);
-        connection.asker = Some(Asker { workload, ip, port, reserved: 0 });
+        connection.asker = Some(Asker::of(&original));
         let enrolled = Enrolled::find(self.kernel.clone(), original.cookie);
-        Some(connection.with_enrolled(enrolled))
+        // Where others to this destination are enrolled and this one is not, there is a reason that stays.
+        let now_ns = clock::boot().as_nanos() as u64;
+        let are_others = self.path.hot.as_ref().is_some_and(|hot| hot.enrols(&Asker::of(&original), now_ns));
+        let may_be_enrolled = enrolled.is_none() && !are_others;
+        Some(connection.with_enrolled(enrolled, may_be_enrolled))
     }
 }
 

@@ -92,12 +92,7 @@ impl<'de> de::Visitor<'de> for SkippedNames {
         while let Some(name) = list.next_element()? {
             names.push(name);
         }
-        Skipped::of(names.iter().map(String::as_str)).ok_or_else(|| {
-            de::Error::custom(
-                "the kernel cannot skip these fields: up to 31 names of 23 letters, no two with the same first eight, \
-                 one of fewer than seven",
-            )
-        })
+        Skipped::of(names.iter().map(String::as_str)).map_err(de::Error::custom)
     }
 }
 

@@ -34,8 +34,9 @@ pub struct Downstream {
 /// After so many answers that the kernel could have given, a connection that was made too early for that ends: the
 /// client's next one is enrolled.
 const RESIDENT_HITS_MAX: u32 = 100;
-/// How long a client has to read an answer of the kernel before the next one, by TCP, follows.
-const UNREAD_HIT_PATIENCE: Duration = Duration::from_millis(20);
+/// How long a client has to read an answer of the kernel before the next one, by TCP, follows: longer than a container
+/// at its CPU limit stands still (a period of 100 ms). Once a connection, and only of a client that pipelines.
+const UNREAD_HIT_PATIENCE: Duration = Duration::from_millis(200);
 
 /// What follows a served request.
 enum After {
@@ -74,6 +75,7 @@ impl Downstream {
                     After::Relay(upstream) => return self.relay_to(upstream).await,
                 },
                 Next::Reject(why) => {
+                    let_read(&self.connection).await;
                     self.path.counters.rejected_malformed.incr();
                     self.path.counters.record(Outcome::Error);
                     tracing::debug!(why, "rejected");
@@ -81,7 +83,10 @@ impl Downstream {
                     let _ = write::own(Own::BadRequest(why), Persistence::Closes, &self.stream).await;
                     return self.close().await;
                 }
-                Next::Relay(kind) => return self.relay(kind).await,
+                Next::Relay(kind) => {
+                    let_read(&self.connection).await;
+                    return self.relay(kind).await;
+                }
                 Next::End => return,
             }
         }
@@ -97,7 +102,9 @@ impl Downstream {
 
     /// How the connection goes on where it could stay.
     fn renewed(&self, persistence: Persistence) -> Persistence {
-        if self.connection.enrolled.is_some() || self.resident_hits < RESIDENT_HITS_MAX {
+        let is_due = self.resident_hits >= RESIDENT_HITS_MAX && self.connection.may_be_enrolled;
+        // What the client has sent already would be lost.
+        if !is_due || !self.buffer.is_empty() {
             return persistence;
         }
         self.path.counters.connections_renewed.incr();
@@ -111,13 +118,15 @@ impl Downstream {
 
     async fn serve_one(&mut self, request: &RequestHead) -> After {
         let path = self.path.clone();
-        let persistence = Persistence::of(request, path.routes.lets_stay());
+        let persistence =
+            Persistence::of(request, path.routes.lets_stay() && !self.connection.workload.has_ended());
         let body = RequestBody::new(&self.stream, &mut self.buffer, request.framing);
-        let response = match path.serve(request, body, &self.connection).await {
+        let served = path.serve(request, body, &self.connection).await;
+        let_read(&self.connection).await;
+        let response = match served {
             Ok(response) => response,
             Err(error) => return failed(&path, &error, &self.stream).await,
         };
-        let_read(&self.connection).await;
         path.counters.record(Path::outcome(&response));
         match response {
             Response::Stored(stored) => {

@@ -1,6 +1,8 @@
 //! Who is asking: the workload that a connection came from. Which cgroup and which namespace that is, is found out
 //! when the workload is enrolled; a connection knows it by the listener that accepted it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::accept::netns::Netns;
 
 /// One workload: a pod, or a cgroup where there is no cluster.
@@ -18,9 +20,35 @@ pub struct Workload {
     pub netns: Netns,
     /// The cookie of that namespace.
     pub netns_cookie: u64,
+    /// Which of this cgroup's enrolments this is.
+    pub epoch: u32,
+    has_ended: AtomicBool,
 }
 
 impl Workload {
+    /// A workload that is being enrolled under this name: namespace and service account of its partition, cgroup id,
+    /// network namespace and its cookie, and which enrolment of that cgroup it is.
+    pub fn new(
+        name: String,
+        [namespace, service_account]: [String; 2],
+        id: u64,
+        (netns, netns_cookie): (Netns, u64),
+        epoch: u32,
+    ) -> Self {
+        let has_ended = AtomicBool::new(false);
+        Self { name, namespace, service_account, id, netns, netns_cookie, epoch, has_ended }
+    }
+
+    /// Ends it: its connections end with their next answer.
+    pub fn end(&self) {
+        self.has_ended.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::Relaxed)
+    }
+
     /// The partition of the cache that the workload reads and fills (MESH.md S2).
     ///
     /// Namespace and service account, and the network namespace: the same address may be another server in another
@@ -50,14 +78,8 @@ mod tests {
 
     #[test]
     fn a_partition_tells_whose_it_is() {
-        let workload = Workload {
-            name: "a".to_owned(),
-            namespace: "shop".to_owned(),
-            service_account: "web".to_owned(),
-            id: 1,
-            netns: Netns::Own,
-            netns_cookie: 7,
-        };
+        let identity = ["shop", "web"].map(str::to_owned);
+        let workload = Workload::new("a".to_owned(), identity, 1, (Netns::Own, 7), 1);
         let expected = Some(("shop".to_owned(), "web".to_owned(), 7));
         assert_eq!(Workload::identity_of(&workload.partition()), expected);
         assert_eq!(Workload::identity_of(b"short"), None);

@@ -83,6 +83,11 @@ impl Enrolled {
         let Ok((info, unread)) = TcpInfo::of(socket).and_then(|info| Ok((info, unread(socket)?))) else {
             return;
         };
+        // Bytes sent again are counted apart, whether or not there was memory to send them: nobody knows for sure what
+        // is on its way. On one machine it hardly happens.
+        if info.is_sent_again {
+            return self.forbid();
+        }
         let answered = info.bytes_received.saturating_sub(unread).saturating_sub(ahead as u64);
         let written = info.bytes_written + unwritten as u64;
         self.answered.store(answered, Ordering::Relaxed);
@@ -118,6 +123,8 @@ struct TcpInfo {
     bytes_received: u64,
     /// Bytes that the application wrote, those not yet sent included.
     bytes_written: u64,
+    /// Whether some were sent more than once.
+    is_sent_again: bool,
 }
 
 impl TcpInfo {
@@ -143,7 +150,7 @@ impl TcpInfo {
         }
         let [.., received, _, unsent, _, _, _, _, _, _, sent, sent_again] = words;
         let unsent = unsent & u64::from(u32::MAX);
-        Ok(Self { bytes_received: received, bytes_written: sent.wrapping_sub(sent_again) + unsent })
+        Ok(Self { bytes_received: received, bytes_written: sent + unsent, is_sent_again: sent_again != 0 })
     }
 }
 

@@ -9,7 +9,7 @@ use std::ptr::NonNull;
 use std::sync::{Mutex, PoisonError};
 
 use aya::Ebpf;
-use aya::maps::{Array, ArrayOfMaps, Map, MapData, MapError, SkStorage, SockHash};
+use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, SkStorage, SockHash};
 use cache_common::connection::OriginalDst;
 use cache_common::hot::{
     Asker, CHUNK_BYTES, ConnectionRecord, HotHeader, HotKey, HotSlot, Published, Seeds, SkipList,
@@ -41,6 +41,8 @@ pub struct HitMaps {
     sockets: Mutex<SkStorage<MapData, OriginalDst>>,
     clients: Mutex<SockHash<MapData, u64>>,
     connections: Typed<u64, ConnectionRecord>,
+    /// The same once more: whoever walks over all of them keeps nobody waiting.
+    all_connections: Typed<u64, ConnectionRecord>,
     published: Typed<u64, Published>,
     destinations: Typed<Asker, u64>,
     index: Typed<HotKey, HotSlot>,
@@ -58,7 +60,10 @@ impl HitMaps {
         let memory = ebpf.take_map("HOT_CHUNKS").ok_or(missing("HOT_CHUNKS"))?;
         let syscall_at = ebpf.take_map("SYSCALL_AT").ok_or(missing("SYSCALL_AT"))?;
         let grace = ebpf.take_map("GRACE").ok_or(missing("GRACE"))?;
+        let connections = ebpf.map("CONNECTIONS").ok_or(missing("CONNECTIONS"))?;
+        let again = again(connections).map_err(failed("CONNECTIONS"))?;
         Ok(Self {
+            all_connections: Mutex::new(again),
             sockets: Mutex::new(SkStorage::try_from(sockets).map_err(failed("SOCKET_DST"))?),
             clients: Mutex::new(SockHash::try_from(clients).map_err(failed("CLIENTS"))?),
             connections: hash_map(ebpf, "CONNECTIONS")?,
@@ -111,7 +116,7 @@ impl HitMaps {
 
     /// Takes out connections that were closed before the daemon saw them, and were made before `before_ns`.
     pub fn sweep(&self, before_ns: u64) {
-        let mut map = lock(&self.connections);
+        let mut map = lock(&self.all_connections);
         let is_over = |record: &ConnectionRecord| {
             record.flags & cache_common::hot::CLOSED != 0
                 && record.last_passed_ns.max(record.last_hit_ns) < before_ns
@@ -190,6 +195,15 @@ impl HitMaps {
             index.iter().filter_map(Result::ok).map(|(_, slot)| self.memory.resident_bytes(slot.chunk));
         sizes.fold((0, 0), |(count, bytes), size| (count + 1, bytes + size))
     }
+}
+
+/// Another handle of a hash map.
+fn again<K: aya::Pod, V: aya::Pod>(map: &Map) -> Result<HashMap<MapData, K, V>, MapError> {
+    let Map::HashMap(data) = map else {
+        return Err(MapError::InvalidMapType { map_type: 0 });
+    };
+    let again = data.fd().as_fd().try_clone_to_owned().map_err(MapError::IoError)?;
+    HashMap::try_from(Map::HashMap(MapData::from_fd(again)?))
 }
 
 struct Grace {

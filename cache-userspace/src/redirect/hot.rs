@@ -178,9 +178,18 @@ impl HotSet {
         if sighting.hits < HITS_BEFORE_PROMOTION {
             return Promotion::Seen;
         }
+        if let Some(refusal) = sighting.refused {
+            return Promotion::Refused(refusal);
+        }
         match self.promote(&mut state, offer, head, sighting.worth) {
             Ok(()) => Promotion::Promoted,
-            Err(refusal) => Promotion::Refused(refusal),
+            Err(refusal) => {
+                // Room is there in a moment; anything else is not looked for at each request.
+                if refusal != Refusal::Grace {
+                    state.tags.refuse(&head, refusal, offer.now_ns);
+                }
+                Promotion::Refused(refusal)
+            }
         }
     }
 
@@ -188,7 +197,7 @@ impl HotSet {
         let (expires_at_ns, born_at_ns) = lifetime(offer)?;
         // Only saves work: what is to go at once is not written.
         (offer.still)()?;
-        if !state.ledger.has_workload(offer.asker.workload) {
+        if !state.ledger.has_workload(&offer.asker) {
             return Err(Refusal::Workload);
         }
         // Expired, or another head of the same hash.
@@ -261,9 +270,14 @@ impl HotSet {
         }
     }
 
-    /// Lets a workload have resident responses.
-    pub fn add_workload(&self, workload: u64) {
-        self.state().ledger.add_workload(workload);
+    /// Lets a workload have resident responses, on connections of this enrolment.
+    pub fn add_workload(&self, workload: u64, epoch: u32) {
+        self.state().ledger.add_workload(workload, epoch);
+    }
+
+    /// Whether new connections to a destination are being enrolled.
+    pub fn enrols(&self, asker: &Asker, now_ns: u64) -> bool {
+        self.state().destinations.get(asker).is_some_and(|until| *until > now_ns)
     }
 
     /// Takes out what a workload has; it gets nothing more.
@@ -323,9 +337,8 @@ impl HotSet {
         loop {
             self.retired.notified().await;
             let set = self.clone();
-            if tokio::task::spawn_blocking(move || set.settle()).await.is_err() {
-                return;
-            }
+            // Where it failed, `tick` has it tried again.
+            let _ = tokio::task::spawn_blocking(move || set.settle()).await;
         }
     }
 

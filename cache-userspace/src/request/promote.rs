@@ -5,9 +5,11 @@
 
 use cache_common::hot::{CHUNK_BYTES, CHUNKS_MAX};
 
-use super::{Connection, Path};
+use super::ask::candidate;
+use super::{Connection, Path, view};
 use crate::clock;
 use crate::http1::{Fields, Framing, RequestHead, Version};
+use crate::policy::{self, Decision, Now, Rules};
 use crate::redirect::hot::{Offer, Promotion, Refusal, Skipped};
 use crate::respond::image::Image;
 use crate::respond::{Persistence, Reused, StoredResponse};
@@ -54,7 +56,7 @@ impl Path {
                     age: entry.stored.age(now),
                     fresh_for: entry.stored.fresh_for(rules, now),
                     image: &|| Image::of(response, CHUNKS_MAX * CHUNK_BYTES),
-                    still: &|| self.is_still_answer(request, response, key, skipped),
+                    still: &|| self.is_still_answer(request, response, key, (rules, skipped), now),
                 })
             }
         };
@@ -72,11 +74,17 @@ impl Path {
         request: &RequestHead,
         response: &StoredResponse,
         key: &[u8],
-        skipped: &Skipped,
+        (rules, skipped): (&Rules, &Skipped),
+        now: Now,
     ) -> Result<(), Refusal> {
         let variants = self.store.peek(key).ok_or(Refusal::Gone)?;
-        let is_it = |entry| std::sync::Arc::ptr_eq(entry, &response.entry);
-        if !variants.iter().any(is_it) || !self.store.alive(&response.entry) {
+        let alive: Vec<_> = variants.iter().filter(|entry| self.store.alive(entry)).collect();
+        let candidates = alive.iter().map(|entry| candidate(entry));
+        let chosen = match policy::decide(&view(request), candidates, rules, now) {
+            Decision::Reuse { index, revalidate: false, .. } => alive.get(index),
+            _ => None,
+        };
+        if !chosen.is_some_and(|entry| std::sync::Arc::ptr_eq(entry, &response.entry)) {
             return Err(Refusal::Gone);
         }
         // One of them might be the answer for other values of what is skipped (RFC 9111 §4.1).

@@ -413,8 +413,8 @@ impl Store {
         }
         let victim = ranking.evict(owner, |hash| table.popularity(hash));
         drop(ranking);
-        if let Some(victim) = &victim {
-            table.remove(victim);
+        if let Some(key) = victim.as_ref().and_then(|victim| table.remove(victim)) {
+            self.tell(|observer| observer.changed(&key));
         }
         victim.is_some()
     }

@@ -4,7 +4,7 @@ use super::PurgePlace;
 
 /// Is told of changes, after each and before whoever caused it goes on.
 ///
-/// Evictions are not told: what was evicted is as right as it was. Called without any lock of the store held.
+/// Evictions are changes too: what an origin says later of what is not stored would not be told. Called without any lock of the store held.
 pub trait Observer: Send + Sync {
     /// Other responses are stored under a key than before.
     fn changed(&self, key: &[u8]);

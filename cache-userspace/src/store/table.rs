@@ -129,11 +129,12 @@ impl Table {
     }
 
     /// Takes out the key of a rank; what it held is freed outside the lock.
-    pub(super) fn remove(&self, rank: &Arc<Rank>) {
-        let Some(shard) = self.shard(rank.hash) else { return };
+    /// Takes a key out, and returns it where it was still there.
+    pub(super) fn remove(&self, rank: &Arc<Rank>) -> Option<Box<[u8]>> {
+        let shard = self.shard(rank.hash)?;
         let is_it = |slot: &Slot| Arc::ptr_eq(&slot.rank, rank);
         let removed = shard.write().find_entry(rank.hash, is_it).ok().map(|found| found.remove().0);
-        drop(removed);
+        removed.map(|slot| slot.key)
     }
 
     pub(super) fn clear(&self) {

@@ -6,13 +6,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use cache_common::hot::{Asker, HotKey};
+use cache_common::hot::{Asker, CHUNKS_MAX, HotKey};
 
 use super::Refusal;
 use crate::store::PurgePlace;
 
 /// How many entries are compared when one has to give way.
 const COMPARED_MAX: usize = 32;
+/// How many are looked at to find these: the search for the next one goes on behind them.
+const VISITED_MAX: usize = 512;
 
 /// A resident response.
 #[derive(Debug)]
@@ -59,6 +61,13 @@ pub struct Account {
     pub chunks: usize,
     /// Requests of its that the kernel answered.
     pub hits: u64,
+    /// Which enrolment of the workload it is.
+    pub epoch: u32,
+}
+
+/// What something is worth in relation to the chunks that it takes.
+fn for_memory(worth: u64, chunks: usize) -> u64 {
+    worth.saturating_mul(CHUNKS_MAX as u64) / chunks.max(1) as u64
 }
 
 /// The ledger.
@@ -101,9 +110,9 @@ impl Ledger {
         }
     }
 
-    /// Lets a workload have resident responses.
-    pub(super) fn add_workload(&mut self, workload: u64) {
-        self.workloads.entry(workload).or_default();
+    /// Lets a workload have resident responses, on connections of this enrolment.
+    pub(super) fn add_workload(&mut self, workload: u64, epoch: u32) {
+        self.workloads.entry(workload).or_default().epoch = epoch;
     }
 
     /// Takes a workload out, after everything that it has.
@@ -111,8 +120,9 @@ impl Ledger {
         self.workloads.remove(&workload);
     }
 
-    pub(super) fn has_workload(&self, workload: u64) -> bool {
-        self.workloads.contains_key(&workload)
+    /// Whether who asks may have resident responses.
+    pub(super) fn has_workload(&self, asker: &Asker) -> bool {
+        self.workloads.get(&asker.workload).is_some_and(|account| account.epoch == asker.epoch)
     }
 
     /// What each workload has.
@@ -167,35 +177,39 @@ impl Ledger {
     }
 
     /// Who gives way to something of `workload`: its own where it has its share, else of whoever has more than that,
-    /// else of anybody; the least worth of some.
+    /// else of anybody; the least worth of some, for the memory that it takes.
     fn victim(&mut self, workload: u64, needed: usize, worth: u64, now_ns: u64) -> Result<usize, Refusal> {
         let has = |workload: u64| self.workloads.get(&workload).map_or(0, |account| account.chunks);
         let is_own = |hot: &Hot| hot.asker.workload == workload;
         let gives_more = |hot: &Hot| has(hot.asker.workload) > self.share;
         let exceeds = has(workload) + needed > self.share;
-        let victim = if exceeds {
+        let does_any_give_more = self.workloads.values().any(|account| account.chunks > self.share);
+        let (victim, end) = if exceeds {
             self.least(is_own, now_ns)
+        } else if does_any_give_more {
+            self.least(gives_more, now_ns)
         } else {
-            self.least(gives_more, now_ns).or_else(|| self.least(|_| true, now_ns))
+            self.least(|_| true, now_ns)
         };
-        let refusal = if exceeds { Refusal::Quota } else { Refusal::Worth };
-        let (slot, its_worth, end) = victim.ok_or(refusal)?;
         self.hand = end;
-        if its_worth <= worth { Ok(slot) } else { Err(refusal) }
+        let refusal = if exceeds { Refusal::Quota } else { Refusal::Worth };
+        let (slot, its_worth) = victim.ok_or(refusal)?;
+        if its_worth <= for_memory(worth, needed) { Ok(slot) } else { Err(refusal) }
     }
 
-    /// The least worth of the next ones after the hand, its worth, and where the hand is afterwards.
-    fn least(&self, may_go: impl Fn(&Hot) -> bool, now_ns: u64) -> Option<(usize, u64, usize)> {
+    /// The least worth of the next ones after the hand, with its worth for its memory, and where the hand is afterwards.
+    fn least(&self, may_go: impl Fn(&Hot) -> bool, now_ns: u64) -> (Option<(usize, u64)>, usize) {
         let count = self.slots.len();
-        let around = (self.hand..count).chain(0..self.hand.min(count));
+        let hand = self.hand.min(count);
+        let mut end = hand;
+        let around = (hand..count).chain(0..hand).take(VISITED_MAX).inspect(|slot| end = slot + 1);
         let candidates = around.filter_map(|slot| Some((slot, self.at(slot).filter(|hot| may_go(hot))?)));
-        let mut end = self.hand;
-        let least = candidates
-            .take(COMPARED_MAX)
-            .inspect(|(slot, _)| end = slot + 1)
-            .map(|(slot, hot)| (if hot.expires_at_ns <= now_ns { 0 } else { hot.worth }, slot))
-            .min()?;
-        Some((least.1, least.0, if end < count { end } else { 0 }))
+        let worth = |hot: &Hot| match hot.expires_at_ns <= now_ns {
+            true => 0,
+            false => for_memory(hot.worth, hot.chunks.len()),
+        };
+        let least = candidates.take(COMPARED_MAX).map(|(slot, hot)| (worth(hot), slot)).min();
+        (least.map(|(worth, slot)| (slot, worth)), if end < count { end } else { 0 })
     }
 
     /// Gives chunks back that nobody ever could find.

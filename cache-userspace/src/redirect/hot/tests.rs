@@ -124,12 +124,12 @@ pub(super) fn set(chunks: u32) -> (Arc<Simulated>, HotSet) {
     let kernel = Arc::new(Simulated::default());
     let limits = HotLimits { chunks, ..HotLimits::default() };
     let set = HotSet::new(kernel.clone(), Skipped::default(), SEEDS, limits);
-    set.add_workload(1);
+    set.add_workload(1, 0);
     (kernel, set)
 }
 
 pub(super) fn asker(workload: u64) -> Asker {
-    Asker { workload, ip: [0, 0, 0xffff, 7], port: 80, reserved: 0 }
+    Asker { workload, ip: [0, 0, 0xffff, 7], port: 80, epoch: 0 }
 }
 
 pub(super) fn head(target: &str) -> Vec<u8> {
@@ -218,7 +218,9 @@ fn what_cannot_be_promoted_says_why() {
     set.offer(&good());
     assert_eq!(set.offer(&good()), Promotion::Refused(Refusal::Kernel));
     kernel.maps().refuses = false;
-    assert_eq!(set.offer(&good()), Promotion::Promoted, "its chunks were free again");
+    assert_eq!(set.offer(&good()), Promotion::Refused(Refusal::Kernel), "not tried twice in a second");
+    let later = Offer { now_ns: good().now_ns + SECOND, ..good() };
+    assert_eq!(set.offer(&later), Promotion::Promoted, "its chunks were free again");
 }
 
 #[test]
@@ -270,7 +272,7 @@ fn what_the_kernel_gave_is_counted_and_named_once_a_tick() {
     (0..3).for_each(|_| drop(kernel.give(&asker(1), &head).unwrap()));
     assert_eq!(set.tick(101 * SECOND), [Arc::from(&b"key"[..])]);
     assert!(set.tick(102 * SECOND).is_empty());
-    assert_eq!(set.figures().workloads, [(1, Account { chunks: 1, hits: 3 })]);
+    assert_eq!(set.figures().workloads, [(1, Account { chunks: 1, hits: 3, epoch: 0 })]);
 }
 
 #[test]
@@ -278,7 +280,10 @@ fn more_than_there_is_room_for_gives_way_by_use() {
     let (kernel, set) = set(4);
     let image = || image("a");
     let heads: Vec<_> = (0..5).map(|number| head(&format!("/{number}"))).collect();
-    let again = |head: &[u8]| set.offer(&offer(asker(1), head, &image));
+    let at = |second: u64, head: &[u8]| {
+        set.offer(&Offer { now_ns: second * SECOND, ..offer(asker(1), head, &image) })
+    };
+    let again = |head: &[u8]| at(100, head);
     for head in &heads[..4] {
         again(head);
         assert_eq!(again(head), Promotion::Promoted);
@@ -291,8 +296,30 @@ fn more_than_there_is_room_for_gives_way_by_use() {
     for _ in 0..20 {
         again(&heads[4]);
     }
+    assert_eq!(set.figures().entries, 4, "what was refused is not tried again within a second");
+    assert_eq!(at(101, &heads[4]), Promotion::Refused(Refusal::Grace));
     assert_eq!(set.figures().entries, 3);
     set.settle();
-    assert_eq!(again(&heads[4]), Promotion::Promoted);
+    assert_eq!(at(101, &heads[4]), Promotion::Promoted);
     assert!(kernel.give(&asker(1), &heads[2]).is_some(), "the one that is used most");
+}
+
+#[test]
+fn what_one_enrolment_of_a_cgroup_was_given_is_not_the_next_ones() {
+    let (kernel, set) = set(8);
+    let (head, image) = (head("/a"), || image("a"));
+    let before = asker(1);
+    let after = Asker { epoch: 1, ..before };
+    (0..2).for_each(|_| drop(set.offer(&offer(before, &head, &image))));
+    assert!(kernel.give(&before, &head).is_some());
+
+    set.remove_workload(1);
+    set.add_workload(1, after.epoch);
+
+    assert_eq!(kernel.give(&before, &head), None);
+    // A connection of before that is still open promotes nothing, and what comes now is not given on it.
+    assert!((0..3).all(|_| set.offer(&offer(before, &head, &image)) != Promotion::Promoted));
+    let offers: Vec<_> = (0..2).map(|_| set.offer(&offer(after, &head, &image))).collect();
+    assert_eq!(offers, [Promotion::Seen, Promotion::Promoted]);
+    assert!(kernel.give(&after, &head).is_some() && kernel.give(&before, &head).is_none());
 }

@@ -157,8 +157,17 @@ impl<'a> Bench<'a> {
         let cookie = cookie(&client)?;
         let Asker { ip, port, .. } = asker(workload);
         let now_ns = clock::boot().as_nanos() as u64;
-        let original =
-            OriginalDst { ip, port, family: AF_INET, workload, netns_cookie: 0, begun_at_ns: now_ns, cookie };
+        let original = OriginalDst {
+            ip,
+            port,
+            family: AF_INET,
+            workload,
+            netns_cookie: 0,
+            begun_at_ns: now_ns,
+            cookie,
+            epoch: 0,
+            reserved: 0,
+        };
         let pair = Pair { bench: self, client, server, cookie, arrived: Cell::new(0), written: Cell::new(0) };
         self.maps().enrol_own(&pair.client, &original, now_ns)?;
         Ok(pair)
@@ -185,7 +194,7 @@ pub(super) fn later() -> Duration {
 
 /// 192.0.2.1:80, which is nobody's (RFC 5737).
 fn asker(workload: u64) -> Asker {
-    Asker { workload, ip: words(Ipv4Addr::new(192, 0, 2, 1).into()), port: 80, reserved: 0 }
+    Asker { workload, ip: words(Ipv4Addr::new(192, 0, 2, 1).into()), port: 80, epoch: 0 }
 }
 
 fn cookie(socket: &impl AsRawFd) -> io::Result<u64> {

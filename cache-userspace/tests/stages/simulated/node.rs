@@ -145,7 +145,7 @@ impl Node {
 
     /// A new connection that these records speak of.
     pub(crate) async fn enrolled_client(&self, records: Arc<dyn Records>) -> Client {
-        let connection = self.connection("default").with_enrolled(Enrolled::find(records, 1));
+        let connection = self.connection("default").with_enrolled(Enrolled::find(records, 1), false);
         self.connect(None, connection).await
     }
 
@@ -185,14 +185,8 @@ impl Node {
     }
 
     fn connection(&self, namespace: &str) -> Connection {
-        let workload = Workload {
-            name: "simulated".to_owned(),
-            namespace: namespace.to_owned(),
-            service_account: "default".to_owned(),
-            id: 1,
-            netns: Netns::Own,
-            netns_cookie: 1,
-        };
+        let identity = [namespace, "default"].map(str::to_owned);
+        let workload = Workload::new("simulated".to_owned(), identity, 1, (Netns::Own, 1), 1);
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         Connection::new(Arc::new(workload), self.destination, None, id)
     }

@@ -11,7 +11,7 @@ fn head(number: u64) -> HotKey {
 fn hot(number: u64, workload: u64, worth: u64, chunks: Box<[u32]>) -> Hot {
     Hot {
         head: head(number),
-        asker: Asker { workload, ip: [0, 0, 0, 1], port: 80, reserved: 0 },
+        asker: Asker { workload, ip: [0, 0, 0, 1], port: 80, epoch: 0 },
         key: Arc::from(format!("key {number}").as_bytes()),
         places: Box::new([PurgePlace::of(number as u32)]),
         chunks,
@@ -23,7 +23,7 @@ fn hot(number: u64, workload: u64, worth: u64, chunks: Box<[u32]>) -> Hot {
 
 /// Enters something of one chunk if there is room; what had to give way for it otherwise.
 fn put(ledger: &mut Ledger, number: u64, workload: u64, worth: u64) -> Result<(), (Refusal, Vec<HotKey>)> {
-    ledger.add_workload(workload);
+    ledger.add_workload(workload, 0);
     let mut gone = Vec::new();
     let chunks = ledger.allocate(workload, 1, worth, 0, &mut gone);
     let chunks = chunks.map_err(|refusal| (refusal, gone.iter().map(|gone| gone.head).collect()))?;
@@ -47,7 +47,7 @@ fn full(workloads: &[u64]) -> Ledger {
 #[test]
 fn a_workload_may_have_all_while_there_is_room() {
     let ledger = full(&[1]);
-    assert_eq!(ledger.workloads().collect::<Vec<_>>(), [(1, Account { chunks: 8, hits: 0 })]);
+    assert_eq!(ledger.workloads().collect::<Vec<_>>(), [(1, Account { chunks: 8, hits: 0, epoch: 0 })]);
     assert_eq!((ledger.entries(), ledger.chunks_used()), (8, 8));
 }
 
@@ -94,7 +94,7 @@ fn what_has_expired_is_worth_nothing() {
     let mut ledger = full(&[1]);
     let slot = ledger.of_head(&head(5)).unwrap();
     ledger.slots[slot].as_mut().unwrap().expires_at_ns = 7;
-    ledger.add_workload(2);
+    ledger.add_workload(2, 0);
     let mut gone = Vec::new();
     assert_eq!(ledger.allocate(2, 1, 0, 7, &mut gone), Err(Refusal::Grace));
     assert_eq!(gone.first().map(|gone| gone.head), Some(head(5)));

@@ -95,6 +95,8 @@ counters! {
     Pipelining = 33, "pipelining";
     /// Connections whose application reads or sends with splice(2) or sendfile(2).
     Splicing = 34, "splicing";
+    /// Connections with blocking reads that went back to plain TCP, to wait for an answer of the daemon.
+    LeftToWait = 35, "left_to_wait";
 }
 
 /// Slots of the counter array.

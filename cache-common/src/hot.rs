@@ -118,7 +118,7 @@ pub struct ConnectionRecord {
     pub last_passed_ns: u64,
     /// Answered since bytes were passed on.
     pub hits_in_row: u32,
-    /// `PIPELINES`, `SPLICES`, `CLOSED`.
+    /// `PIPELINES`, `SPLICES`, `CLOSED`, `LEAVES`, `LEFT`.
     pub flags: u32,
 }
 
@@ -129,6 +129,11 @@ pub const SPLICES: u32 = 2;
 /// The client's socket is closed.
 pub const CLOSED: u32 = 4;
 
+/// Its next packet takes it back to plain TCP.
+pub const LEAVES: u32 = 8;
+/// It is a connection by plain TCP again.
+pub const LEFT: u32 = 16;
+
 /// How many system calls there are whose callers may get answers of the kernel.
 pub const SENDING_CALLS: usize = 6;
 
@@ -136,6 +141,8 @@ pub const SENDING_CALLS: usize = 6;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Published {
+    /// The cookie of the connection: the kernel gives the memory of what was replaced to another one's at once.
+    pub cookie: u64,
     /// Bytes of requests that were received and answered completely, since the connection began.
     pub answered: u64,
     /// Bytes of answers written to the client.

@@ -12,7 +12,7 @@ use cache_common::faults;
 pub use cache_common::faults::{
     COMPARE as FAULT_COMPARE, EXPIRED as FAULT_EXPIRED, RETIRED as FAULT_RETIRED,
 };
-use cache_common::hot::{ConnectionRecord, NO_HITS, PIPELINES, Published, SPLICES};
+use cache_common::hot::{ConnectionRecord, LEAVES, NO_HITS, PIPELINES, Published, SPLICES};
 
 use crate::context::load_u32;
 use crate::maps::{PUBLISHED, count};
@@ -55,19 +55,7 @@ impl Order<'_> {
         if self.record.flags & (PIPELINES | SPLICES) != 0 {
             return Err(Counter::UnansweredNoHits);
         }
-        // SAFETY: statics of this object, replaced at load.
-        let (hits, ns) =
-            unsafe { (read_volatile(addr_of!(SAMPLED_HITS)), read_volatile(addr_of!(SAMPLED_NS))) };
-        if self.record.hits_in_row + 1 >= hits || self.now.saturating_sub(self.record.last_passed_ns) > ns {
-            return Err(Counter::UnansweredSampled);
-        }
-        // SAFETY: replaced as a whole by the daemon; valid until this program ends.
-        let published = unsafe { PUBLISHED.get(self.cookie) };
-        let Published { answered, written, flags } = match published {
-            Some(published) => *published,
-            // The daemon has not answered anything yet.
-            None => Published { answered: 0, written: 0, flags: 0 },
-        };
+        let Published { answered, written, flags, .. } = self.published()?;
         if flags & NO_HITS != 0 || load_u32!(socket, bpf_sock, state) != BPF_TCP_ESTABLISHED {
             return Err(Counter::UnansweredNoHits);
         }
@@ -78,6 +66,43 @@ impl Order<'_> {
         let is_all_read = self.tcp.is_drained() || is_left_out(faults::UNREAD_TCP);
         let is_empty = self.tcp.is_empty() || is_left_out(faults::UNREAD_HIT);
         if is_all_here && is_all_read && is_empty { Ok(()) } else { Err(Counter::UnansweredUnread) }
+    }
+
+    /// What the daemon says of the connection.
+    #[inline(always)]
+    fn published(&self) -> Result<Published, Counter> {
+        let nothing = Published { cookie: self.cookie, ..Published::default() };
+        // SAFETY: memory of the map until this program ends; whose, is checked.
+        let Some(published) = (unsafe { PUBLISHED.get(self.cookie) }) else {
+            // The daemon has not answered anything yet.
+            return Ok(nothing);
+        };
+        // SAFETY: as above; the cookie last, which whoever takes the memory over writes first.
+        let (answered, written, flags, cookie) = unsafe {
+            (
+                read_volatile(addr_of!((*published).answered)),
+                read_volatile(addr_of!((*published).written)),
+                read_volatile(addr_of!((*published).flags)),
+                read_volatile(addr_of!((*published).cookie)),
+            )
+        };
+        if cookie != self.cookie {
+            return Err(Counter::UnansweredOutstanding);
+        }
+        Ok(Published { cookie, answered, written, flags })
+    }
+
+    /// Whether the daemon is to get this request though the kernel could answer it: so that it stays in the picture; or
+    /// because a blocking client half-closes after its only request and waits for the end, which, to a connection whose
+    /// other side never received anything, comes with an interruption.
+    #[inline(always)]
+    pub fn is_sampled(&self) -> bool {
+        // SAFETY: statics of this object, replaced at load.
+        let (hits, ns) =
+            unsafe { (read_volatile(addr_of!(SAMPLED_HITS)), read_volatile(addr_of!(SAMPLED_NS))) };
+        self.record.hits_in_row + 1 >= hits
+            || self.now.saturating_sub(self.record.last_passed_ns) > ns
+            || (self.tcp.bytes_sent() == 0 && self.tcp.is_blocking())
     }
 
     /// The application moves its bytes with splice(2) or the like, which does not see answers of the kernel.
@@ -97,8 +122,15 @@ impl Order<'_> {
     }
 
     /// Bytes go on to the daemon. If an answer of ours is unread, the client pipelines.
+    ///
+    /// A read that waits on an enrolled socket fails (EAGAIN) whenever it is woken up without data: by a signal, a
+    /// reset, a stop and continue. Who waits in that way goes back to plain TCP; `why` says whether the daemon answers
+    /// at once.
     #[inline(always)]
-    pub fn passed(self) {
+    pub fn passed(self, why: Counter) {
+        if !matches!(why, Counter::UnansweredSampled) && self.tcp.is_blocking() {
+            self.record.flags |= LEAVES;
+        }
         if self.record.hits_in_row != 0 && !self.tcp.is_empty() && self.record.flags & PIPELINES == 0 {
             self.record.flags |= PIPELINES;
             count(Counter::Pipelining);

@@ -57,7 +57,7 @@ pub fn sent(ctx: &SkMsgContext) -> Verdict {
         }
         Err(Failed::Passed(why)) => {
             count(why);
-            order.passed();
+            order.passed(why);
             Verdict::Proceed
         }
     }
@@ -96,6 +96,9 @@ fn answer(
     if !caller::is_sending() && !is_left_out(faults::CALLER) {
         order.splices();
         return Err(Counter::UnansweredNoHits.into());
+    }
+    if order.is_sampled() {
+        return Err(Counter::UnansweredSampled.into());
     }
     resident.give(ctx, size, order.cookie, order.now)?;
     Ok(resident)

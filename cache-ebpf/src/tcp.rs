@@ -21,11 +21,22 @@ static OFFSET_SND_UNA: u32 = 0;
 static OFFSET_BYTES_RECEIVED: u32 = 0;
 #[unsafe(no_mangle)]
 static OFFSET_BYTES_ACKED: u32 = 0;
+#[unsafe(no_mangle)]
+static OFFSET_SK_SOCKET: u32 = 0;
+/// In `struct socket`.
+#[unsafe(no_mangle)]
+static OFFSET_SOCKET_FILE: u32 = 0;
+/// In `struct file`.
+#[unsafe(no_mangle)]
+static OFFSET_FILE_FLAGS: u32 = 0;
 /// The byte with the flag `is_mptcp`, and the flag in it; no flag where the kernel has no MPTCP.
 #[unsafe(no_mangle)]
 static OFFSET_IS_MPTCP: u32 = 0;
 #[unsafe(no_mangle)]
 static MASK_IS_MPTCP: u32 = 0;
+
+/// On x86-64 and arm64.
+const O_NONBLOCK: u64 = 0o4000;
 
 /// The socket in the kernel's own form.
 #[derive(Clone, Copy)]
@@ -97,6 +108,14 @@ impl Tcp {
     #[inline(always)]
     pub fn is_empty(self) -> bool {
         load_at!(self.0, OFFSET_RMEM_ALLOC, "u32") as u32 == 0
+    }
+
+    /// Whether reads of it wait, as far as its file says (a read may say otherwise with MSG_DONTWAIT).
+    #[inline(always)]
+    pub fn is_blocking(self) -> bool {
+        let socket = load_at!(self.0, OFFSET_SK_SOCKET, "u64");
+        let file = load_at!(socket, OFFSET_SOCKET_FILE, "u64");
+        load_at!(file, OFFSET_FILE_FLAGS, "u32") & O_NONBLOCK == 0
     }
 
     /// Whether it is part of an MPTCP connection.

@@ -4,13 +4,16 @@
 //! within microseconds. Each prints what it counted as one line of JSON.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use nix::sys::pthread::{pthread_kill, pthread_self};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::socket::{SockaddrStorage, connect};
 use nix::unistd::{Pid, gettid};
 use serde_json::{Value, json};
@@ -25,37 +28,46 @@ pub const HOT: &str = "/hot";
 /// The target whose answer ends with its connection.
 pub const UNTIL_CLOSE: &str = "/until-close";
 
+/// The target whose answer takes a while, and is not stored.
+pub const SLOW: &str = "/slow";
+
 /// What a client does with each of its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {
     /// Fifty requests, each when the answer before it was read.
     Keep,
     /// One request, half-closed before its answer is read.
+    HalfCloseFirst,
+    /// Two requests, half-closed before the second answer is read.
     HalfClose,
     /// Two requests, half-closed when their answers were read.
     HalfCloseAfter,
-    /// One request; half-closed by another thread while a read waits for more.
+    /// Two requests; half-closed by another thread while a read waits for more.
     ///
     /// A read that is told EAGAIN first and the end only when it asks again counts as neither right nor wrong.
     HalfCloseElsewhere,
-    /// A request that is answered, a second one, and a reset in place of reading.
+    /// Two requests that are answered, a third one, and a reset in place of reading.
     Reset,
-    /// A request for what is hot, then one whose answer ends with the connection.
+    /// Requests for what is hot, then one whose answer ends with the connection.
     UntilClose,
+    /// Requests for what is hot, then one for what takes a while, with signals that are handled during the wait.
+    Interrupted,
     /// Five requests over MPTCP.
     Mptcp,
-    /// A request whose answer lies unread until no daemon had a word for [`IDLE`], then two more.
+    /// A request, one whose answer lies unread until no daemon had a word for [`IDLE`], then two more.
     Idle,
 }
 
 /// Each manner by its word.
-const WORDS: [(Manner, &str); 8] = [
+const WORDS: [(Manner, &str); 10] = [
     (Manner::Keep, "keep"),
+    (Manner::HalfCloseFirst, "half-close-first"),
     (Manner::HalfClose, "half-close"),
     (Manner::HalfCloseAfter, "half-close-after"),
     (Manner::HalfCloseElsewhere, "half-close-elsewhere"),
     (Manner::Reset, "reset"),
     (Manner::UntilClose, "until-close"),
+    (Manner::Interrupted, "interrupted"),
     (Manner::Mptcp, "mptcp"),
     (Manner::Idle, "idle"),
 ];
@@ -163,43 +175,90 @@ fn one(manner: Manner, addr: SocketAddr) -> Result<u64> {
     match manner {
         Manner::Keep => kept(connection, addr, KEPT),
         Manner::Mptcp => kept(connection, addr, OVER_MPTCP),
-        Manner::HalfClose => {
+        Manner::HalfCloseFirst => {
             ask(&connection, addr, HOT)?;
             connection.finish_sending()?;
             is_right(&mut connection, HOT)?;
             is_over(&mut connection)?;
             Ok(1)
         }
+        Manner::HalfClose => {
+            hot(&mut connection, addr, 1)?;
+            ask(&connection, addr, HOT)?;
+            connection.finish_sending()?;
+            is_right(&mut connection, HOT)?;
+            is_over(&mut connection)?;
+            Ok(2)
+        }
         Manner::HalfCloseAfter => {
-            for _ in 0..2 {
-                ask(&connection, addr, HOT)?;
-                is_right(&mut connection, HOT)?;
-            }
+            hot(&mut connection, addr, 2)?;
             connection.finish_sending()?;
             is_over(&mut connection)?;
             Ok(2)
         }
         Manner::HalfCloseElsewhere => {
-            ask(&connection, addr, HOT)?;
-            is_right(&mut connection, HOT)?;
+            hot(&mut connection, addr, 2)?;
             half_closed_elsewhere(&mut connection)
         }
         Manner::Reset => {
-            ask(&connection, addr, HOT)?;
-            is_right(&mut connection, HOT)?;
+            hot(&mut connection, addr, 2)?;
             ask(&connection, addr, HOT)?;
             connection.reset()?;
-            Ok(1)
+            Ok(2)
         }
         Manner::UntilClose => {
-            ask(&connection, addr, HOT)?;
-            is_right(&mut connection, HOT)?;
+            hot(&mut connection, addr, 3)?;
             ask(&connection, addr, UNTIL_CLOSE)?;
             is_right(&mut connection, UNTIL_CLOSE)?;
-            Ok(2)
+            Ok(4)
+        }
+        Manner::Interrupted => {
+            hot(&mut connection, addr, 3)?;
+            interrupted(&connection.socket()?, addr)?;
+            Ok(4)
         }
         Manner::Idle => bail!("not one by one"),
     }
+}
+
+/// Asks so many times for what is hot, each time when the answer before was read.
+fn hot(connection: &mut Connection, addr: SocketAddr, requests: u64) -> Result<()> {
+    for _ in 0..requests {
+        ask(connection, addr, HOT)?;
+        is_right(connection, HOT)?;
+    }
+    Ok(())
+}
+
+/// Asks for what takes a while, and waits in one read without a time limit while this thread gets signals; they are
+/// handled, and reads go on afterwards (SA_RESTART), so that nothing but the answer may come of it.
+fn interrupted(mut socket: &TcpStream, addr: SocketAddr) -> Result<()> {
+    extern "C" fn handled(_: libc::c_int) {}
+    let action = SigAction::new(SigHandler::Handler(handled), SaFlags::SA_RESTART, SigSet::empty());
+    // SAFETY: the handler does nothing.
+    unsafe { sigaction(Signal::SIGUSR1, &action)? };
+    socket.set_read_timeout(None)?;
+    write!(socket, "GET {SLOW} HTTP/1.1\r\nHost: {addr}\r\n\r\n")?;
+    let (reader, has_read) = (pthread_self(), AtomicBool::new(false));
+    let read = thread::scope(|scope| {
+        let end = Instant::now() + PATIENCE;
+        let has_read = &has_read;
+        scope.spawn(move || {
+            while !has_read.load(Ordering::Relaxed) && Instant::now() < end {
+                // The thread is there: it waits for this one.
+                let _ = pthread_kill(reader, Signal::SIGUSR1);
+                thread::sleep(Duration::from_millis(1));
+            }
+            if !has_read.load(Ordering::Relaxed) {
+                let _ = socket.shutdown(Shutdown::Both);
+            }
+        });
+        let read = socket.read(&mut [0; 65536]);
+        has_read.store(true, Ordering::Relaxed);
+        read
+    });
+    ensure!(read.as_ref().is_ok_and(|count| *count > 0), "{SLOW}, with signals: {read:?}");
+    Ok(())
 }
 
 /// Asks `requests` times, on a new connection where the answer before ended the old one.
@@ -218,7 +277,8 @@ fn kept(mut connection: Connection, addr: SocketAddr, requests: u64) -> Result<u
 fn idle(addr: SocketAddr, connections: u64) -> Tally {
     let mut tally = Tally { right: 0, wrong: Vec::new() };
     let opened = (0..connections).map(|_| {
-        let connection = Connection::open(addr, None, PATIENCE)?;
+        let mut connection = Connection::open(addr, None, PATIENCE)?;
+        hot(&mut connection, addr, 1)?;
         ask(&connection, addr, HOT)?;
         Ok::<_, anyhow::Error>(connection)
     });
@@ -230,7 +290,7 @@ fn idle(addr: SocketAddr, connections: u64) -> Tally {
             kept(connection, addr, 2)
         });
         match read {
-            Ok(right) => tally.right += 1 + right,
+            Ok(right) => tally.right += 2 + right,
             Err(error) if tally.wrong.len() < WRONG_MAX => tally.wrong.push(format!("{error:#}")),
             Err(_) => {}
         }

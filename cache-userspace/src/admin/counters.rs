@@ -226,6 +226,8 @@ counters! {
         pipelining: Counter,
         /// Connections whose application reads or sends with splice(2) or sendfile(2).
         splicing: Counter,
+        /// Connections with blocking reads that went back to plain TCP, to wait for an answer of the daemon.
+        left_to_wait: Counter,
         /// Connections made to origins.
         upstream_connections: Counter,
         /// Requests sent again because a pooled connection had been closed meanwhile.

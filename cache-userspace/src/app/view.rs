@@ -139,6 +139,7 @@ impl Shared {
                 KernelCounter::AnswersSpoilt => &counters.answers_spoilt,
                 KernelCounter::Pipelining => &counters.pipelining,
                 KernelCounter::Splicing => &counters.splicing,
+                KernelCounter::LeftToWait => &counters.left_to_wait,
             };
             figure.follow(value);
             if counter.name().starts_with("passed_") {

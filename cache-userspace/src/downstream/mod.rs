@@ -102,7 +102,8 @@ impl Downstream {
 
     /// How the connection goes on where it could stay.
     fn renewed(&self, persistence: Persistence) -> Persistence {
-        let is_due = self.resident_hits >= RESIDENT_HITS_MAX && self.connection.may_be_enrolled;
+        let has_left = self.connection.enrolled.as_ref().is_some_and(Enrolled::has_left);
+        let is_due = self.resident_hits >= RESIDENT_HITS_MAX && (self.connection.may_be_enrolled || has_left);
         // What the client has sent already would be lost.
         if !is_due || !self.buffer.is_empty() {
             return persistence;

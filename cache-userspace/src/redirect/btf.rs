@@ -48,6 +48,12 @@ pub struct Offsets {
     pub bytes_acked: u32,
     /// The byte that holds `tcp_sock.is_mptcp`, and the bits of it; none in a kernel without MPTCP.
     pub is_mptcp: (u32, u32),
+    /// `sock.sk_socket` in a `tcp_sock`
+    pub sk_socket: u32,
+    /// `socket.file`
+    pub socket_file: u32,
+    /// `file.f_flags`
+    pub file_flags: u32,
     /// `socket.sk`
     pub socket_sk: u32,
     /// `task_struct.stack`
@@ -83,6 +89,7 @@ impl Offsets {
         let of = |of: Type<'_>, path: &[&str], name: &'static str| {
             types.bits(of, path).map(|field| field.bit / 8).ok_or(BtfError::Missing(name))
         };
+        let file = types.structure("file").ok_or(BtfError::Missing("struct file"))?;
         let task = types.structure("task_struct").ok_or(BtfError::Missing("struct task_struct"))?;
         let registers = types.structure("pt_regs").ok_or(BtfError::Missing("struct pt_regs"))?;
         let backlog = ["inet_conn", "icsk_inet", "sk", "sk_backlog", "rmem_alloc"];
@@ -95,6 +102,9 @@ impl Offsets {
             bytes_received: of(tcp, &["bytes_received"], "tcp_sock.bytes_received")?,
             bytes_acked: of(tcp, &["bytes_acked"], "tcp_sock.bytes_acked")?,
             is_mptcp: types.bits(tcp, &["is_mptcp"]).map_or((0, 0), Field::byte),
+            sk_socket: of(tcp, &["inet_conn", "icsk_inet", "sk", "sk_socket"], "sock.sk_socket")?,
+            socket_file: of(socket, &["file"], "socket.file")?,
+            file_flags: of(file, &["f_flags"], "file.f_flags")?,
             socket_sk: of(socket, &["sk"], "socket.sk")?,
             task_stack: of(task, &["stack"], "task_struct.stack")?,
             syscall: registers.refers_to.saturating_sub(of(registers, &[SYSCALL], "system call in pt_regs")?),

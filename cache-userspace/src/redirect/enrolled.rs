@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use cache_common::hot::{ConnectionRecord, NO_HITS, PIPELINES, Published};
+use cache_common::hot::{ConnectionRecord, LEFT, NO_HITS, PIPELINES, Published};
 
 use super::kernel::Kernel;
 use crate::clock;
@@ -46,14 +46,15 @@ pub struct Enrolled {
     answered: AtomicU64,
     written: AtomicU64,
     pipelines: AtomicBool,
+    has_left: AtomicBool,
 }
 
 impl Enrolled {
     /// The client's socket with this cookie, if it is enrolled.
     pub fn find(records: Arc<dyn Records>, cookie: u64) -> Option<Self> {
         records.record(cookie)?;
-        let (answered, written, pipelines) = Default::default();
-        Some(Self { records, cookie, answered, written, pipelines })
+        let (answered, written, pipelines, has_left) = Default::default();
+        Some(Self { records, cookie, answered, written, pipelines, has_left })
     }
 
     /// When the kernel answered last, on `CLOCK_BOOTTIME`; `None` where it never did.
@@ -69,9 +70,18 @@ impl Enrolled {
 
     /// Whether the client was seen, for the first time, to send a request while an answer of the kernel was unread.
     pub fn has_begun_to_pipeline(&self) -> bool {
-        !self.pipelines.load(Ordering::Relaxed)
-            && self.records.record(self.cookie).is_some_and(|record| record.flags & PIPELINES != 0)
-            && !self.pipelines.swap(true, Ordering::Relaxed)
+        if self.pipelines.load(Ordering::Relaxed) {
+            return false;
+        }
+        let Some(record) = self.records.record(self.cookie) else { return false };
+        self.has_left.store(record.flags & LEFT != 0, Ordering::Relaxed);
+        record.flags & PIPELINES != 0 && !self.pipelines.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether it gets no more answers of the kernel, as far as `has_begun_to_pipeline` has seen: a later connection of
+    /// its client may.
+    pub fn has_left(&self) -> bool {
+        self.has_left.load(Ordering::Relaxed)
     }
 
     /// Says that everything up to here is answered, but for `ahead` bytes that are read already, once the client has
@@ -80,6 +90,9 @@ impl Enrolled {
     /// The figures are the socket's own. Those of the answer are taken at one moment, and of the request first what has
     /// arrived, then what of it is unread: what comes in between counts as unanswered, never the other way round.
     pub fn all_answered(&self, socket: &impl AsRawFd, ahead: usize, unwritten: usize) {
+        if self.has_left() {
+            return;
+        }
         let Ok((info, unread)) = TcpInfo::of(socket).and_then(|info| Ok((info, unread(socket)?))) else {
             return;
         };
@@ -92,7 +105,7 @@ impl Enrolled {
         let written = info.bytes_written + unwritten as u64;
         self.answered.store(answered, Ordering::Relaxed);
         self.written.store(written, Ordering::Relaxed);
-        self.records.publish(self.cookie, &Published { answered, written, flags: 0 });
+        self.records.publish(self.cookie, &Published { cookie: self.cookie, answered, written, flags: 0 });
     }
 
     /// Ends hits on this connection until `permit`.
@@ -108,7 +121,7 @@ impl Enrolled {
     fn say(&self, flags: u64) {
         let (answered, written) =
             (self.answered.load(Ordering::Relaxed), self.written.load(Ordering::Relaxed));
-        self.records.publish(self.cookie, &Published { answered, written, flags });
+        self.records.publish(self.cookie, &Published { cookie: self.cookie, answered, written, flags });
     }
 }
 

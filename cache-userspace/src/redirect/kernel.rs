@@ -152,6 +152,9 @@ impl Kernel {
                 .override_global("OFFSET_BYTES_ACKED", &offsets.bytes_acked, true)
                 .override_global("OFFSET_IS_MPTCP", &offsets.is_mptcp.0, true)
                 .override_global("MASK_IS_MPTCP", &offsets.is_mptcp.1, true)
+                .override_global("OFFSET_SK_SOCKET", &offsets.sk_socket, true)
+                .override_global("OFFSET_SOCKET_FILE", &offsets.socket_file, true)
+                .override_global("OFFSET_FILE_FLAGS", &offsets.file_flags, true)
                 .override_global("OFFSET_SOCKET_SK", &offsets.socket_sk, true)
                 .override_global("OFFSET_TASK_STACK", &offsets.task_stack, true)
                 .override_global("SENDING", &SENDING, true);

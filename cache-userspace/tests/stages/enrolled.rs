@@ -92,7 +92,12 @@ async fn what_is_published_are_the_bytes_of_whole_messages_and_of_their_answers(
     node.reaches(|_| kernel.last_published().answered == 3 * request.len() as u64).await;
     assert_eq!(
         kernel.last_published(),
-        Published { answered: 3 * request.len() as u64, written: (first + second + third) as u64, flags: 0 }
+        Published {
+            cookie: 1,
+            answered: 3 * request.len() as u64,
+            written: (first + second + third) as u64,
+            flags: 0
+        }
     );
 
     client.close().await;

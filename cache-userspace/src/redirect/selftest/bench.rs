@@ -170,6 +170,9 @@ impl<'a> Bench<'a> {
         };
         let pair = Pair { bench: self, client, server, cookie, arrived: Cell::new(0), written: Cell::new(0) };
         self.maps().enrol_own(&pair.client, &original, now_ns)?;
+        // The first request of a blocking client is the daemon's.
+        pair.passes(b"first")?;
+        pair.all_answered()?;
         Ok(pair)
     }
 }
@@ -274,7 +277,8 @@ impl Pair<'_> {
 
     /// The same, with these flags.
     pub(super) fn publish(&self, flags: u64) -> Result<(), Wrong> {
-        let published = Published { answered: self.arrived.get(), written: self.written.get(), flags };
+        let (answered, written) = (self.arrived.get(), self.written.get());
+        let published = Published { cookie: self.cookie, answered, written, flags };
         Ok(self.bench.maps().publish(self.cookie, &published)?)
     }
 

@@ -19,3 +19,5 @@ pub const COMPARE: u32 = 64;
 pub const RETIRED: u32 = 128;
 /// Whoever sends a head, by whatever system call, gets answers of the kernel.
 pub const CALLER: u32 = 256;
+/// Enrolled sockets stay so, whatever is passed on or written to them.
+pub const STAY: u32 = 512;

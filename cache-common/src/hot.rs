@@ -118,7 +118,7 @@ pub struct ConnectionRecord {
     pub last_passed_ns: u64,
     /// Answered since bytes were passed on.
     pub hits_in_row: u32,
-    /// `PIPELINES`, `SPLICES`, `CLOSED`, `LEAVES`, `LEFT`.
+    /// `PIPELINES`, `SPLICES`, `CLOSED`, `LEAVES`, `LEFT`, `BLOCKS`.
     pub flags: u32,
 }
 
@@ -133,6 +133,22 @@ pub const CLOSED: u32 = 4;
 pub const LEAVES: u32 = 8;
 /// It is a connection by plain TCP again.
 pub const LEFT: u32 = 16;
+
+/// The client's reads blocked when bytes were passed on last.
+pub const BLOCKS: u32 = 32;
+
+/// What a client reads at once: a response of so many bytes, its head included, is no large one.
+pub const SMALL_BYTES_MAX: u32 = 2048;
+
+/// What the programs are told while they run, by its place in `SETTINGS`.
+pub mod setting {
+    /// Where in a task's stack the number of its system call is, bytes; 0: not known, and nobody gets anything.
+    pub const SYSCALL_AT: u32 = 0;
+    /// Not 0: large answers by TCP take a socket out.
+    pub const IS_SEPARATE: u32 = 1;
+    /// How many there are.
+    pub const COUNT: u32 = 2;
+}
 
 /// How many system calls there are whose callers may get answers of the kernel.
 pub const SENDING_CALLS: usize = 6;
@@ -205,7 +221,7 @@ mod tests {
         assert_eq!(size_of::<Asker>(), 8 + 16 + 4 + 4);
         assert_eq!(size_of::<HotHeader>(), 8 + 32 + 8 + 8 + 6 * 4 + 4 * CHUNKS_MAX + 8 + 3 * 8);
         assert_eq!(size_of::<ConnectionRecord>(), 3 * 8 + 2 * 4);
-        assert_eq!(size_of::<Published>(), 3 * 8);
+        assert_eq!(size_of::<Published>(), 4 * 8);
         assert_eq!(HEADER_BYTES % 64, 0);
         assert_eq!(offset_of!(HotHeader, hits) / 64, 2, "apart from what all readers read");
     }

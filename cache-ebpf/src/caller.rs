@@ -5,9 +5,9 @@
 use core::ptr::{addr_of, read_volatile};
 
 use aya_ebpf::helpers::{bpf_get_current_task_btf, bpf_probe_read_kernel};
-use cache_common::hot::SENDING_CALLS;
+use cache_common::hot::{SENDING_CALLS, setting};
 
-use crate::maps::SYSCALL_AT;
+use crate::maps::SETTINGS;
 use crate::tcp::load_at;
 
 /// Offset of `stack` in `struct task_struct`, bytes; written at load.
@@ -20,7 +20,7 @@ static SENDING: [u32; SENDING_CALLS] = [0; SENDING_CALLS];
 /// Whether the bytes come from a call that sends what is in the caller's memory.
 #[inline(always)]
 pub fn is_sending() -> bool {
-    let offset = SYSCALL_AT.get(0).copied().unwrap_or(0);
+    let offset = SETTINGS.get(setting::SYSCALL_AT).copied().unwrap_or(0);
     if offset == 0 {
         return false;
     }

@@ -7,7 +7,9 @@ use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, SockHash};
 use cache_common::connection::{BypassKey, ConnectionKey, OriginalDst, PortKey};
 use cache_common::event::{COUNTERS, Counter};
-use cache_common::hot::{Asker, CHUNK_WORDS, ConnectionRecord, HotKey, HotSlot, Published, SCRATCH_CELLS};
+use cache_common::hot::{
+    Asker, CHUNK_WORDS, ConnectionRecord, HotKey, HotSlot, Published, SCRATCH_CELLS, setting,
+};
 use cache_common::redirect::Workload;
 
 /// Enrolled workloads, and cgroups that are excluded.
@@ -36,9 +38,11 @@ pub static EXCLUDED_USERS: HashMap<u32, u32> = HashMap::with_max_entries(64, 0);
 #[map]
 pub static HEARTBEAT: Array<u64> = Array::with_max_entries(2, 0);
 
-/// Where in a task's stack the number of its system call is, bytes; 0: not known.
+/// What the programs are told while they run; see `cache_common::hot::setting`.
+///
+/// Written by the daemon once its self-test knows, read by `sk_msg`.
 #[map]
-pub static SYSCALL_AT: Array<u64> = Array::with_max_entries(1, 0);
+pub static SETTINGS: Array<u64> = Array::with_max_entries(setting::COUNT, 0);
 
 /// Destinations left alone until the time stored (`CLOCK_BOOTTIME`), for one workload.
 ///

@@ -12,10 +12,12 @@ use cache_common::faults;
 pub use cache_common::faults::{
     COMPARE as FAULT_COMPARE, EXPIRED as FAULT_EXPIRED, RETIRED as FAULT_RETIRED,
 };
-use cache_common::hot::{ConnectionRecord, LEAVES, NO_HITS, PIPELINES, Published, SPLICES};
+use cache_common::hot::{
+    BLOCKS, ConnectionRecord, LEAVES, NO_HITS, PIPELINES, Published, SMALL_BYTES_MAX, SPLICES, setting,
+};
 
 use crate::context::load_u32;
-use crate::maps::{PUBLISHED, count};
+use crate::maps::{PUBLISHED, SETTINGS, count};
 use crate::tcp::Tcp;
 
 /// After so many answers in a row the daemon gets a request; a power of two.
@@ -92,17 +94,30 @@ impl Order<'_> {
         Ok(Published { cookie, answered, written, flags })
     }
 
-    /// Whether the daemon is to get this request though the kernel could answer it: so that it stays in the picture; or
-    /// because a blocking client half-closes after its only request and waits for the end, which, to a connection whose
-    /// other side never received anything, comes with an interruption.
+    /// Whether the daemon is to get this request though the kernel could answer it with so many bytes: so that it stays
+    /// in the picture; not where its own answer, being a large one, would end the kernel's.
+    ///
+    /// Or because a blocking client half-closes after its only request and waits for the end, which, to a connection
+    /// whose other side never received anything, comes with an interruption.
     #[inline(always)]
-    pub fn is_sampled(&self) -> bool {
+    pub fn is_sampled(&self, bytes: u32) -> bool {
+        let blocks = self.blocks();
+        if self.tcp.bytes_sent() == 0 && blocks {
+            return true;
+        }
+        let is_separate = SETTINGS.get(setting::IS_SEPARATE).copied().unwrap_or(0) != 0;
+        if is_separate && bytes > SMALL_BYTES_MAX && !blocks {
+            return false;
+        }
         // SAFETY: statics of this object, replaced at load.
         let (hits, ns) =
             unsafe { (read_volatile(addr_of!(SAMPLED_HITS)), read_volatile(addr_of!(SAMPLED_NS))) };
-        self.record.hits_in_row + 1 >= hits
-            || self.now.saturating_sub(self.record.last_passed_ns) > ns
-            || (self.tcp.bytes_sent() == 0 && self.tcp.is_blocking())
+        self.record.hits_in_row + 1 >= hits || self.now.saturating_sub(self.record.last_passed_ns) > ns
+    }
+
+    #[inline(always)]
+    fn blocks(&self) -> bool {
+        self.tcp.is_blocking() && !is_left_out(faults::STAY)
     }
 
     /// The application moves its bytes with splice(2) or the like, which does not see answers of the kernel.
@@ -128,8 +143,12 @@ impl Order<'_> {
     /// at once.
     #[inline(always)]
     pub fn passed(self, why: Counter) {
-        if !matches!(why, Counter::UnansweredSampled) && self.tcp.is_blocking() {
-            self.record.flags |= LEAVES;
+        self.record.flags &= !BLOCKS;
+        if self.blocks() {
+            self.record.flags |= BLOCKS;
+            if !matches!(why, Counter::UnansweredSampled) {
+                self.record.flags |= LEAVES;
+            }
         }
         if self.record.hits_in_row != 0 && !self.tcp.is_empty() && self.record.flags & PIPELINES == 0 {
             self.record.flags |= PIPELINES;

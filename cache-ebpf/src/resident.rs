@@ -35,6 +35,14 @@ macro_rules! header {
 
 pub(crate) use header;
 
+impl Resident {
+    /// How many bytes it has, its head included.
+    #[inline(always)]
+    pub fn bytes(&self) -> u32 {
+        header!(self.first, response_bytes)
+    }
+}
+
 /// The resident response to a head of `size` bytes.
 #[inline(always)]
 pub fn find(ctx: &SkMsgContext, size: usize, asker: &Asker, now: u64) -> Result<Resident, Counter> {

@@ -97,7 +97,7 @@ fn answer(
         order.splices();
         return Err(Counter::UnansweredNoHits.into());
     }
-    if order.is_sampled() {
+    if order.is_sampled(resident.bytes()) {
         return Err(Counter::UnansweredSampled.into());
     }
     resident.give(ctx, size, order.cookie, order.now)?;

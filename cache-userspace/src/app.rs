@@ -151,7 +151,11 @@ impl Daemon {
         acceleration.log();
         let kernel = Arc::new(kernel);
         let hot = acceleration.is_on.then(|| {
-            let limits = HotLimits { chunks: acceleration.settings.chunks, ..HotLimits::default() };
+            let limits = HotLimits {
+                chunks: acceleration.settings.chunks,
+                response_bytes_max: acceleration.response_bytes_max,
+                ..HotLimits::default()
+            };
             Arc::new(HotSet::new(kernel.clone(), skipped, acceleration.settings.seeds, limits))
         });
         for user in excluded_users {

@@ -2,11 +2,14 @@
 //!
 //! It runs inside the probe, that is, in the cgroup whose connections are cached.
 
-use std::io::{self, Write};
+use std::cell::Cell;
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage, sockopt};
 
 use crate::pattern::{self, Verifier};
@@ -17,9 +20,72 @@ use crate::wire::{End, Head, Reader};
 const BODY_KEPT: usize = 64 * 1024;
 
 /// An open connection.
+///
+/// It polls before it reads, as most programs do, unless it is made [`Connection::blocking`].
 #[derive(Debug)]
 pub struct Connection {
-    reader: Reader<TcpStream>,
+    reader: Reader<Patient>,
+}
+
+/// A socket whose reads and writes wait, in poll(2) where it is not blocking.
+#[derive(Debug)]
+struct Patient {
+    stream: TcpStream,
+    read_timeout: Cell<Duration>,
+    blocks: bool,
+}
+
+/// How long a write may wait.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+impl Patient {
+    /// Waits until the socket is ready for this, and says WouldBlock where that takes too long.
+    fn waits(&self, flags: PollFlags, timeout: Duration) -> io::Result<()> {
+        let mut fds = [PollFd::new(self.stream.as_fd(), flags)];
+        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
+        match poll(&mut fds, timeout) {
+            Ok(0) => Err(ErrorKind::WouldBlock.into()),
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn set_read_timeout(&self, timeout: Duration) -> io::Result<()> {
+        self.read_timeout.set(timeout);
+        if self.blocks { self.stream.set_read_timeout(Some(timeout)) } else { Ok(()) }
+    }
+
+    fn tries<T>(
+        &self,
+        flags: PollFlags,
+        timeout: Duration,
+        mut act: impl FnMut() -> io::Result<T>,
+    ) -> io::Result<T> {
+        loop {
+            match act() {
+                Err(error) if error.kind() == ErrorKind::WouldBlock && !self.blocks => {
+                    self.waits(flags, timeout)?;
+                }
+                done => return done,
+            }
+        }
+    }
+}
+
+impl Read for Patient {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.tries(PollFlags::POLLIN, self.read_timeout.get(), || (&self.stream).read(buffer))
+    }
+}
+
+impl Write for &Patient {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.tries(PollFlags::POLLOUT, WRITE_TIMEOUT, || (&self.stream).write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Connection {
@@ -34,13 +100,28 @@ impl Connection {
 
     /// Takes over a connected socket.
     pub fn over(stream: TcpStream) -> io::Result<Self> {
+        Self::of(stream, false)
+    }
+
+    /// Connects; reads and writes wait in the kernel.
+    pub fn blocking(addr: SocketAddr, timeout: Duration) -> io::Result<Self> {
+        Self::of(TcpStream::connect_timeout(&addr, timeout)?, true)
+    }
+
+    fn of(stream: TcpStream, blocks: bool) -> io::Result<Self> {
         stream.set_nodelay(true)?;
-        stream.set_write_timeout(Some(Duration::from_secs(30)))?;
-        Ok(Self { reader: Reader::new(stream) })
+        stream.set_nonblocking(!blocks)?;
+        stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
+        let read_timeout = Cell::new(WRITE_TIMEOUT);
+        Ok(Self { reader: Reader::new(Patient { stream, read_timeout, blocks }) })
+    }
+
+    fn patient(&self) -> &Patient {
+        self.reader.inner()
     }
 
     fn stream(&self) -> &TcpStream {
-        self.reader.inner()
+        &self.patient().stream
     }
 
     /// The same socket once more, for another thread.
@@ -55,7 +136,7 @@ impl Connection {
 
     /// Sends the bytes, in pieces of `piece` bytes each in a segment of its own where given.
     pub fn send(&self, bytes: &[u8], piece: Option<usize>) -> io::Result<()> {
-        let mut stream = self.stream();
+        let mut stream = self.patient();
         match piece {
             None => stream.write_all(bytes),
             Some(piece) => bytes.chunks(piece.max(1)).try_for_each(|part| stream.write_all(part)),
@@ -64,7 +145,7 @@ impl Connection {
 
     /// Sends `length` bytes of [`crate::pattern`], as chunks of `chunk` bytes and the last chunk where given.
     pub fn send_pattern(&self, length: u64, chunk: Option<usize>) -> io::Result<()> {
-        let mut stream = self.stream();
+        let mut stream = self.patient();
         pattern::write_to(&mut stream, length, chunk, |_| {})?;
         if chunk.is_some() { stream.write_all(b"0\r\n\r\n") } else { Ok(()) }
     }
@@ -72,7 +153,7 @@ impl Connection {
     /// Reads the response to a request of `method`, with the interim ones before it.
     pub fn response(&mut self, method: &str, timeout: Duration) -> Response {
         let mut response = Response::default();
-        let _ = self.stream().set_read_timeout(Some(timeout));
+        let _ = self.patient().set_read_timeout(timeout);
         response.end = match self.read_into(&mut response, method) {
             Ok(()) => "complete".to_owned(),
             Err(end) => end.to_string(),
@@ -106,13 +187,13 @@ impl Connection {
 
     /// Reads one head, interim or not, and nothing of what follows it.
     pub fn head(&mut self, timeout: Duration) -> Result<Head, End> {
-        self.stream().set_read_timeout(Some(timeout))?;
+        self.patient().set_read_timeout(timeout)?;
         self.reader.head()
     }
 
     /// Reads exactly `n` bytes; where fewer come, those are lost and the reason is the error.
     pub fn exact(&mut self, n: usize, timeout: Duration) -> Result<Vec<u8>, End> {
-        self.stream().set_read_timeout(Some(timeout))?;
+        self.patient().set_read_timeout(timeout)?;
         self.reader.exact(n)
     }
 
@@ -123,21 +204,21 @@ impl Connection {
         let mut bytes = vec![0; most];
         self.stream().set_nonblocking(true)?;
         let count = self.stream().peek(&mut bytes);
-        self.stream().set_nonblocking(false)?;
+        self.stream().set_nonblocking(!self.patient().blocks)?;
         count
     }
 
     /// Reads until at least `n` bytes are held that nobody has taken; they stay for whoever takes them.
     pub fn hold(&mut self, n: usize, timeout: Duration) -> Result<(), End> {
-        self.stream().set_read_timeout(Some(timeout))?;
+        self.patient().set_read_timeout(timeout)?;
         self.reader.hold(n)
     }
 
     /// Reads what is there now, and holds it for whoever takes it.
     pub fn hold_all(&mut self) -> Result<(), End> {
-        self.stream().set_nonblocking(true)?;
+        // poll(2) takes no time then.
+        self.patient().set_read_timeout(Duration::ZERO)?;
         let end = self.reader.hold(usize::MAX);
-        self.stream().set_nonblocking(false)?;
         match end {
             Err(End::Timeout) | Ok(()) => Ok(()),
             Err(end) => Err(end),
@@ -146,7 +227,7 @@ impl Connection {
 
     /// Everything until the peer closes, resets or is silent for `timeout`, and which of these it was.
     pub fn rest(&mut self, timeout: Duration) -> (Vec<u8>, End) {
-        match self.stream().set_read_timeout(Some(timeout)) {
+        match self.patient().set_read_timeout(timeout) {
             Ok(()) => self.reader.rest(),
             Err(error) => (Vec::new(), error.into()),
         }

@@ -1,6 +1,6 @@
 //! Clients with manners of their own: they half-close, reset, idle, leave answers unread, or speak MPTCP.
 //!
-//! The probe runs them inside the cached cgroup, without an order between two steps: what goes wrong here goes wrong
+//! Their reads block, but for MPTCP. The probe runs them inside the cached cgroup, without an order between two steps: what goes wrong here goes wrong
 //! within microseconds. Each prints what it counted as one line of JSON.
 
 use std::fs;
@@ -170,7 +170,7 @@ fn one_by_one(manner: Manner, addr: SocketAddr, connections: u64) -> Tally {
 fn one(manner: Manner, addr: SocketAddr) -> Result<u64> {
     let mut connection = match manner {
         Manner::Mptcp => Connection::over(over_mptcp(addr)?)?,
-        _ => Connection::open(addr, None, PATIENCE)?,
+        _ => Connection::blocking(addr, PATIENCE)?,
     };
     match manner {
         Manner::Keep => kept(connection, addr, KEPT),
@@ -267,7 +267,7 @@ fn kept(mut connection: Connection, addr: SocketAddr, requests: u64) -> Result<u
         ask(&connection, addr, HOT)?;
         let open = is_right(&mut connection, HOT).with_context(|| format!("request {n}"))?;
         if !open {
-            connection = Connection::open(addr, None, PATIENCE)?;
+            connection = Connection::blocking(addr, PATIENCE)?;
         }
     }
     Ok(requests)
@@ -277,7 +277,7 @@ fn kept(mut connection: Connection, addr: SocketAddr, requests: u64) -> Result<u
 fn idle(addr: SocketAddr, connections: u64) -> Tally {
     let mut tally = Tally { right: 0, wrong: Vec::new() };
     let opened = (0..connections).map(|_| {
-        let mut connection = Connection::open(addr, None, PATIENCE)?;
+        let mut connection = Connection::blocking(addr, PATIENCE)?;
         hot(&mut connection, addr, 1)?;
         ask(&connection, addr, HOT)?;
         Ok::<_, anyhow::Error>(connection)

@@ -18,6 +18,8 @@ use harness::wait;
 const HASH: u32 = 32;
 /// Heads are not compared.
 const COMPARE: u32 = 64;
+/// Sockets stay enrolled whatever comes by TCP, so that the kernel has most of the requests to judge.
+const STAY: u32 = 512;
 
 /// How long clients ask.
 const TIME: Duration = Duration::from_secs(6);
@@ -57,7 +59,7 @@ fn under(faults: u32, kinds: [Kind; 2]) -> Result<Option<[Record; 2]>> {
     let (true, Some(binary)) = (acceleration::is_demanded(&mode), binary) else { return Ok(None) };
     let _turn = Exclusive::machine()?;
     let origin = hammer::origin::start()?;
-    let node = Node::with_faults(Path::new(&binary), faults, workloads(&origin)?)?;
+    let node = Node::with_faults(Path::new(&binary), faults | STAY, workloads(&origin)?)?;
     let records = hammered(&node, &origin, kinds)?;
     let kernel_hits: Vec<u64> = records.iter().map(|record| record.by_kernel(0, u64::MAX)).collect();
     println!(

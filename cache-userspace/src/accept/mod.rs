@@ -17,9 +17,9 @@ use tokio::net::{TcpListener, TcpStream};
 
 use self::gate::{Gate, Place};
 use crate::admin::Counters;
-use crate::clock;
 use crate::identify::Workload;
 use crate::redirect::enrolled::Enrolled;
+use crate::redirect::hot::HotSet;
 use crate::redirect::kernel::{Kernel, ip, words};
 use crate::request::{Connection, Path};
 
@@ -145,9 +145,9 @@ impl Acceptor {
         connection.asker = Some(Asker::of(&original));
         let enrolled = Enrolled::find(self.kernel.clone(), original.cookie);
         // Where others to this destination are enrolled and this one is not, there is a reason that stays.
-        let now_ns = clock::boot().as_nanos() as u64;
-        let are_others = self.path.hot.as_ref().is_some_and(|hot| hot.enrols(&Asker::of(&original), now_ns));
-        let may_be_enrolled = enrolled.is_none() && !are_others;
+        let (asker, begun_at_ns) = (Asker::of(&original), original.begun_at_ns);
+        let is_refused = |hot: &Arc<HotSet>| enrolled.is_none() && hot.enrolled_at(&asker, begun_at_ns);
+        let may_be_enrolled = enrolled.is_none() && !self.path.hot.as_ref().is_some_and(is_refused);
         Some(connection.with_enrolled(enrolled, may_be_enrolled))
     }
 }

@@ -66,7 +66,7 @@ impl DaemonView for View {
     }
 
     fn acceleration(&self) -> Option<AccelerationStatus> {
-        let Acceleration { mode, is_on, reason, findings, settings } = &self.0.acceleration;
+        let Acceleration { mode, is_on, reason, findings, settings, .. } = &self.0.acceleration;
         let (residents, bytes) = self.0.kernel.hits().residents();
         Some(AccelerationStatus {
             mode: *mode,

@@ -85,6 +85,7 @@ impl Downstream {
                 }
                 Next::Relay(kind) => {
                     let_read(&self.connection).await;
+                    writes(&self.connection, None);
                     return self.relay(kind).await;
                 }
                 Next::End => return,
@@ -118,7 +119,7 @@ impl Downstream {
     }
 
     async fn serve_one(&mut self, request: &RequestHead) -> After {
-        let path = self.path.clone();
+        let (path, connection) = (self.path.clone(), self.connection.clone());
         let persistence =
             Persistence::of(request, path.routes.lets_stay() && !self.connection.workload.has_ended());
         let body = RequestBody::new(&self.stream, &mut self.buffer, request.framing);
@@ -134,6 +135,7 @@ impl Downstream {
                 let persistence = stored.persistence(persistence);
                 let persistence = self.renewed(persistence);
                 let mut answer = write::stored(&stored, persistence, &path.counters);
+                writes(&connection, Some(answer.len() as u64));
                 // Before it is written: a client may have read it, and ask again, before the write is over.
                 if persistence != Persistence::Closes {
                     self.publish(answer.len());
@@ -144,19 +146,26 @@ impl Downstream {
                 }
                 After::answered(sent, persistence)
             }
-            Response::Shared(shared) => match write::shared(*shared, request, persistence, &path).await {
-                Ok(true) => self.stay(),
-                Ok(false) => After::Close,
-                Err(error) => broken_off(&path, &error),
-            },
+            Response::Shared(shared) => {
+                writes(&connection, shared.bytes());
+                match write::shared(*shared, request, persistence, &path).await {
+                    Ok(true) => self.stay(),
+                    Ok(false) => After::Close,
+                    Err(error) => broken_off(&path, &error),
+                }
+            }
             Response::Own(answer) => {
                 match After::answered(write::own(answer, persistence, &self.stream).await, persistence) {
                     After::Stay => self.stay(),
                     after => after,
                 }
             }
-            Response::Opaque(exchange) => exchange.into_upstream().map_or(After::Reset, After::Relay),
+            Response::Opaque(exchange) => {
+                writes(&connection, None);
+                exchange.into_upstream().map_or(After::Reset, After::Relay)
+            }
             Response::Forwarded(forwarded) => {
+                writes(&connection, forwarded.bytes(request));
                 match write::forwarded(*forwarded, request, persistence, &path.counters).await {
                     Ok(sent) => {
                         if let Some(upstream) = sent.upstream {
@@ -182,6 +191,13 @@ impl Downstream {
 async fn let_read(connection: &Connection) {
     if connection.enrolled.as_ref().is_some_and(Enrolled::has_begun_to_pipeline) {
         tokio::time::sleep(UNREAD_HIT_PATIENCE).await;
+    }
+}
+
+/// An answer of so many bytes, where that is known, is about to be written.
+fn writes(connection: &Connection, bytes: Option<u64>) {
+    if let Some(enrolled) = &connection.enrolled {
+        enrolled.writes(bytes);
     }
 }
 

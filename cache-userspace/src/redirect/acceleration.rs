@@ -14,7 +14,7 @@ use super::faults::Faults;
 use super::hit_maps::HitSettings;
 use super::hot::Skipped;
 use super::kernel::{Kernel, KernelError};
-use super::selftest::{self, Finding, Outcome};
+use super::selftest::{self, Counted, Finding, Outcome};
 
 /// When hits are given inside the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -68,6 +68,8 @@ pub struct Acceleration {
     pub findings: Vec<Finding>,
     /// What the programs were told.
     pub settings: HitSettings,
+    /// The largest response that the kernel may give, bytes.
+    pub response_bytes_max: usize,
 }
 
 impl Acceleration {
@@ -124,14 +126,22 @@ pub fn load(wish: &Wish) -> Result<(Kernel, Acceleration), AccelerationError> {
     let off = |reason: String, findings| -> Result<_, AccelerationError> {
         let settings = HitSettings::NONE;
         let kernel = Kernel::load(&settings, None)?;
-        Ok((kernel, Acceleration { mode: wish.mode, is_on: false, reason, findings, settings }))
+        let response_bytes_max = 0;
+        let off =
+            Acceleration { mode: wish.mode, is_on: false, reason, findings, settings, response_bytes_max };
+        Ok((kernel, off))
     };
     if wish.mode == Mode::Off {
         return off("it was not wanted (acceleration: off)".to_owned(), Vec::new());
     }
     let (reason, findings) = match accelerated(&settings, &faults) {
-        Ok((kernel, reason, findings)) => {
-            let on = Acceleration { mode: wish.mode, is_on: true, reason, findings, settings };
+        Ok((kernel, reason, findings, counted)) => {
+            let response_bytes_max = match counted.hits {
+                true => usize::MAX,
+                false => UNCOUNTED_BYTES_MAX,
+            };
+            let on =
+                Acceleration { mode: wish.mode, is_on: true, reason, findings, settings, response_bytes_max };
             return Ok((kernel, on));
         }
         Err(unfit) => unfit,
@@ -141,6 +151,10 @@ pub fn load(wish: &Wish) -> Result<(Kernel, Acceleration), AccelerationError> {
     }
     off(reason, findings)
 }
+
+/// The largest answer of a kernel that does not count it (FIONREAD): a client that reads less at a time and asks for the
+/// rest so, as nginx does, would wait for it for ever.
+const UNCOUNTED_BYTES_MAX: usize = 2048;
 
 /// What would come of `auto` here.
 #[derive(Clone, Debug)]
@@ -164,7 +178,7 @@ pub fn trial() -> Trial {
         Err(error) => Err((format!("no random numbers: {error}"), Vec::new())),
     };
     match tried {
-        Ok((_, reason, findings)) => Trial { is_on: true, reason, findings },
+        Ok((_, reason, findings, _)) => Trial { is_on: true, reason, findings },
         Err((reason, findings)) => Trial { is_on: false, reason, findings },
     }
 }
@@ -172,7 +186,10 @@ pub fn trial() -> Trial {
 /// Why not, and what the self-test found, if it came so far.
 type Unfit = (String, Vec<Finding>);
 
-fn accelerated(settings: &HitSettings, faults: &Faults) -> Result<(Kernel, String, Vec<Finding>), Unfit> {
+/// The kernel with the programs, why they may give hits, what the self-test found, and what FIONREAD counts.
+type Fit = (Kernel, String, Vec<Finding>, Counted);
+
+fn accelerated(settings: &HitSettings, faults: &Faults) -> Result<Fit, Unfit> {
     let started = Instant::now();
     let refused = |error: &dyn fmt::Display| (one_line(&error.to_string()), Vec::new());
     if faults.no_btf {
@@ -183,7 +200,7 @@ fn accelerated(settings: &HitSettings, faults: &Faults) -> Result<(Kernel, Strin
     kernel.load_hits().map_err(|error| refused(&error))?;
     let watch = kernel.watch_splice().map_err(|error| one_line(&error.to_string()));
     let loaded = started.elapsed();
-    let findings = selftest::run(&kernel, settings, &offsets, watch, faults.failing.as_deref());
+    let (findings, counted) = selftest::run(&kernel, settings, &offsets, watch, faults.failing.as_deref());
     let tested = started.elapsed().saturating_sub(loaded);
     tracing::debug!(?loaded, ?tested, "the kernel was tested");
     let failed: Vec<&Finding> = findings.iter().filter(|one| one.outcome == Outcome::Failed).collect();
@@ -196,8 +213,11 @@ fn accelerated(settings: &HitSettings, faults: &Faults) -> Result<(Kernel, Strin
     }
     kernel.forget_counts().map_err(|error| refused(&error))?;
     kernel.enrol_clients();
+    if !counted.tcp && faults.left_out & cache_common::faults::STAY == 0 {
+        kernel.hits().separate().map_err(|error| refused(&error))?;
+    }
     let reason = said(&findings, tested);
-    Ok((kernel, reason, findings))
+    Ok((kernel, reason, findings, counted))
 }
 
 fn said(findings: &[Finding], tested: Duration) -> String {

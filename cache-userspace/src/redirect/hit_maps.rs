@@ -6,13 +6,14 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use aya::Ebpf;
 use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, SkStorage, SockHash};
 use cache_common::connection::OriginalDst;
 use cache_common::hot::{
-    Asker, CHUNK_BYTES, ConnectionRecord, HotHeader, HotKey, HotSlot, Published, Seeds, SkipList,
+    Asker, CHUNK_BYTES, ConnectionRecord, HotHeader, HotKey, HotSlot, Published, Seeds, SkipList, setting,
 };
 
 use super::kernel::{KernelError, Typed, hash_map, insert, lock};
@@ -47,7 +48,9 @@ pub struct HitMaps {
     destinations: Typed<Asker, u64>,
     index: Typed<HotKey, HotSlot>,
     memory: Memory,
-    syscall_at: Mutex<Array<MapData, u64>>,
+    settings: Mutex<Array<MapData, u64>>,
+    /// Whether large answers by TCP take a socket out.
+    is_separate: AtomicBool,
     grace: Mutex<Grace>,
 }
 
@@ -58,7 +61,7 @@ impl HitMaps {
         let sockets = ebpf.take_map("SOCKET_DST").ok_or(missing("SOCKET_DST"))?;
         let clients = ebpf.take_map("CLIENTS").ok_or(missing("CLIENTS"))?;
         let memory = ebpf.take_map("HOT_CHUNKS").ok_or(missing("HOT_CHUNKS"))?;
-        let syscall_at = ebpf.take_map("SYSCALL_AT").ok_or(missing("SYSCALL_AT"))?;
+        let settings = ebpf.take_map("SETTINGS").ok_or(missing("SETTINGS"))?;
         let grace = ebpf.take_map("GRACE").ok_or(missing("GRACE"))?;
         let connections = ebpf.map("CONNECTIONS").ok_or(missing("CONNECTIONS"))?;
         let again = again(connections).map_err(failed("CONNECTIONS"))?;
@@ -71,7 +74,8 @@ impl HitMaps {
             destinations: hash_map(ebpf, "HOT_DESTINATIONS")?,
             index: hash_map(ebpf, "HOT_INDEX")?,
             memory: Memory::map(memory, chunks).map_err(KernelError::Memory)?,
-            syscall_at: Mutex::new(Array::try_from(syscall_at).map_err(failed("SYSCALL_AT"))?),
+            is_separate: AtomicBool::new(false),
+            settings: Mutex::new(Array::try_from(settings).map_err(failed("SETTINGS"))?),
             grace: Mutex::new(Grace {
                 outer: ArrayOfMaps::try_from(grace).map_err(failed("GRACE"))?,
                 inner: Array::create(1, 0).map_err(failed("GRACE"))?,
@@ -89,9 +93,28 @@ impl HitMaps {
     /// # Errors
     /// None that a valid handle could cause.
     pub(super) fn set_syscall_at(&self, bytes: u64) -> Result<(), KernelError> {
-        lock(&self.syscall_at)
-            .set(0, bytes, 0)
-            .map_err(|source| KernelError::Map { map: "SYSCALL_AT", source })
+        self.set(setting::SYSCALL_AT, bytes)
+    }
+
+    /// Says that large answers by TCP are for plain TCP from now on.
+    ///
+    /// # Errors
+    /// None that a valid handle could cause.
+    pub(super) fn separate(&self) -> Result<(), KernelError> {
+        self.is_separate.store(true, Ordering::Relaxed);
+        self.set(setting::IS_SEPARATE, 1)
+    }
+
+    fn set(&self, setting: u32, value: u64) -> Result<(), KernelError> {
+        lock(&self.settings)
+            .set(setting, value, 0)
+            .map_err(|source| KernelError::Map { map: "SETTINGS", source })
+    }
+
+    /// Takes a client's socket out, where it is not to get a large answer by TCP; returns whether it is out. Nothing of
+    /// the kernel may be unread there.
+    pub fn leave(&self, cookie: u64) -> bool {
+        self.is_separate.load(Ordering::Relaxed) && lock(&self.clients).remove(&cookie).is_ok()
     }
 
     /// What the kernel counts of a connection; `None` where it is not enrolled.

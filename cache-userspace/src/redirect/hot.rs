@@ -45,13 +45,20 @@ pub struct HotLimits {
     pub chunks: u32,
     /// Hundredths of them that a workload may keep when all are used. While there is room it may have all.
     pub workload_percent: u8,
+    /// The largest response, bytes, its head included.
+    pub response_bytes_max: usize,
     /// How long connections to a destination are enrolled after its last response left.
     pub destination_linger: Duration,
 }
 
 impl Default for HotLimits {
     fn default() -> Self {
-        Self { chunks: 4096, workload_percent: 50, destination_linger: Duration::from_secs(60) }
+        Self {
+            chunks: 4096,
+            workload_percent: 50,
+            response_bytes_max: usize::MAX,
+            destination_linger: Duration::from_secs(60),
+        }
     }
 }
 
@@ -107,6 +114,7 @@ pub struct HotSet {
     skipped: Skipped,
     seeds: Seeds,
     linger_ns: u64,
+    response_bytes_max: usize,
     /// Whether the kernel gives anything at all.
     is_on: AtomicBool,
     state: Mutex<State>,
@@ -117,11 +125,18 @@ pub struct HotSet {
     settled: watch::Sender<u64>,
 }
 
+/// Since when connections to a destination are enrolled, and until when, nanoseconds of `CLOCK_BOOTTIME`.
+#[derive(Clone, Copy)]
+struct Enrolling {
+    since_ns: u64,
+    until_ns: u64,
+}
+
 struct State {
     ledger: Ledger,
     tags: Tags,
-    /// Until when connections to a destination are enrolled, nanoseconds of `CLOCK_BOOTTIME`.
-    destinations: HashMap<Asker, u64>,
+    /// Where connections are being enrolled.
+    destinations: HashMap<Asker, Enrolling>,
     sequence: u64,
     /// How many entries were taken out, ever.
     retired: u64,
@@ -143,6 +158,7 @@ impl HotSet {
             skipped,
             seeds,
             linger_ns: limits.destination_linger.as_nanos() as u64,
+            response_bytes_max: limits.response_bytes_max,
             is_on: AtomicBool::new(true),
             state: Mutex::new(state),
             retired: Notify::new(),
@@ -184,8 +200,9 @@ impl HotSet {
         match self.promote(&mut state, offer, head, sighting.worth) {
             Ok(()) => Promotion::Promoted,
             Err(refusal) => {
-                // Room is there in a moment; anything else is not looked for at each request.
-                if refusal != Refusal::Grace {
+                // What took a search or a copy to find out is not tried again at each request.
+                use Refusal::{Kernel, Quota, TooLarge, Worth};
+                if matches!(refusal, Kernel | Quota | TooLarge | Worth) {
                     state.tags.refuse(&head, refusal, offer.now_ns);
                 }
                 Promotion::Refused(refusal)
@@ -206,6 +223,9 @@ impl HotSet {
         let mut cells = Vec::new();
         slice::walk(offer.head, self.skipped.list(), self.seeds, &offer.asker, |cell| cells.push(cell));
         let Image { bytes, age_at, content_bytes } = (offer.image)().ok_or(Refusal::TooLarge)?;
+        if bytes.len() > self.response_bytes_max {
+            return Err(Refusal::TooLarge);
+        }
         let resident = Resident {
             asker: offer.asker,
             cells: &cells,
@@ -247,10 +267,11 @@ impl HotSet {
 
     /// Has connections to a destination enrolled while it has resident responses, and for a while afterwards.
     fn enrol(&self, state: &mut State, asker: &Asker, now_ns: u64) {
-        let until = state.destinations.entry(*asker).or_default();
-        if *until < now_ns + self.linger_ns / 2 {
-            *until = now_ns + self.linger_ns;
-            self.shelf.enrol_until(asker, *until);
+        let new = Enrolling { since_ns: now_ns, until_ns: 0 };
+        let enrolling = state.destinations.entry(*asker).or_insert(new);
+        if enrolling.until_ns < now_ns + self.linger_ns / 2 {
+            enrolling.until_ns = now_ns + self.linger_ns;
+            self.shelf.enrol_until(asker, enrolling.until_ns);
         }
     }
 
@@ -275,9 +296,9 @@ impl HotSet {
         self.state().ledger.add_workload(workload, epoch);
     }
 
-    /// Whether new connections to a destination are being enrolled.
-    pub fn enrols(&self, asker: &Asker, now_ns: u64) -> bool {
-        self.state().destinations.get(asker).is_some_and(|until| *until > now_ns)
+    /// Whether a connection that was begun then, nanoseconds of `CLOCK_BOOTTIME`, found its destination enrolled.
+    pub fn enrolled_at(&self, asker: &Asker, begun_at_ns: u64) -> bool {
+        self.state().destinations.get(asker).is_some_and(|enrolling| enrolling.since_ns < begun_at_ns)
     }
 
     /// Takes out what a workload has; it gets nothing more.
@@ -300,7 +321,7 @@ impl HotSet {
         for asker in state.ledger.askers() {
             self.enrol(&mut state, &asker, now_ns);
         }
-        state.destinations.retain(|_, until| *until > now_ns);
+        state.destinations.retain(|_, enrolling| enrolling.until_ns > now_ns);
         if state.ledger.has_limbo() {
             // Where a wait was in vain.
             self.retired.notify_one();

@@ -103,6 +103,32 @@ pub struct SharedResponse<'a> {
     pub pump: Option<Box<Pump>>,
 }
 
+impl SharedResponse<'_> {
+    /// How many bytes it has at most, where that is known before it has come.
+    pub fn bytes(&self) -> Option<u64> {
+        let head = &self.follow.as_ref()?.shared().head;
+        bytes_of(head.raw.len(), head.framing)
+    }
+}
+
+impl Forwarded<'_> {
+    /// How many bytes it has at most, where that is known before it has come.
+    pub fn bytes(&self, request: &RequestHead) -> Option<u64> {
+        bytes_of(self.head.raw.len(), client_framing(&self.head, request))
+    }
+}
+
+/// An answer's bytes, with what is added to its head.
+fn bytes_of(head: usize, framing: Framing) -> Option<u64> {
+    const ADDED_MAX: u64 = 256;
+    let content = match framing {
+        Framing::Empty => 0,
+        Framing::Length(bytes) => bytes,
+        Framing::Chunked | Framing::UntilClose => return None,
+    };
+    content.checked_add(head as u64 + ADDED_MAX)
+}
+
 /// Whose request an answer is to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {

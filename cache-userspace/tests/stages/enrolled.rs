@@ -18,6 +18,7 @@ pub(crate) struct Kernel {
     pipelines: AtomicBool,
     published: Mutex<Vec<Published>>,
     is_forgotten: AtomicBool,
+    has_left: AtomicBool,
 }
 
 impl Records for Kernel {
@@ -29,6 +30,11 @@ impl Records for Kernel {
 
     fn publish(&self, _cookie: u64, published: &Published) -> bool {
         self.published.lock().unwrap().push(*published);
+        true
+    }
+
+    fn leave(&self, _cookie: u64) -> bool {
+        self.has_left.store(true, Ordering::SeqCst);
         true
     }
 
@@ -181,9 +187,63 @@ async fn a_client_that_sent_while_an_answer_of_the_kernel_was_unread_waits_once(
     client.send(get("/a")).await;
     settled().await;
     assert_eq!(node.figures().hits, 0, "not answered at once");
-    clock.pass(Duration::from_millis(40)).await;
+    clock.pass(Duration::from_millis(400)).await;
     assert!(client.response("GET").await.is_hit());
 
     client.send(get("/a")).await;
     assert!(client.response("GET").await.is_hit(), "at once, the clock standing still");
+}
+
+#[tokio::test]
+async fn a_large_answer_is_for_plain_tcp_and_nothing_is_said_of_the_connection_from_then_on() {
+    let origin = Origin::new().await;
+    let node = Node::before(&origin);
+    let large = "x".repeat(3000);
+    let mut server = None;
+    for chunked in [false, true] {
+        let (mut client, kernel) = client(&node).await;
+        client.send(get(if chunked { "/small/1" } else { "/small/0" })).await;
+        if server.is_none() {
+            server = Some(origin.connection().await);
+        }
+        let server = server.as_mut().unwrap();
+        server.request().await;
+        server.send(ok("Cache-Control: no-store\r\n", "small")).await;
+        client.response("GET").await;
+        assert!(!kernel.has_left.load(Ordering::SeqCst), "an answer that is read at once changes nothing");
+
+        client.send(get("/large")).await;
+        server.request().await;
+        let said = kernel.published.lock().unwrap().len();
+        let answer = match chunked {
+            false => ok("Cache-Control: no-store\r\n", &large),
+            true => {
+                format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nbb8\r\n{large}\r\n0\r\n\r\n")
+            }
+        };
+        server.send(answer).await;
+        assert_eq!(client.response("GET").await.content.len(), large.len());
+        assert!(kernel.has_left.load(Ordering::SeqCst), "chunked: {chunked}");
+        client.send(get("/small")).await;
+        server.request().await;
+        server.send(ok("Cache-Control: no-store\r\n", "small")).await;
+        client.response("GET").await;
+        client.close().await;
+        assert_eq!(kernel.published.lock().unwrap().len(), said);
+    }
+}
+
+#[tokio::test]
+async fn a_large_answer_to_a_client_that_pipelines_comes_where_its_earlier_one_may_be_unread() {
+    let origin = Origin::new().await;
+    let node = Node::before(&origin);
+    let (mut client, kernel) = client(&node).await;
+    kernel.pipelines.store(true, Ordering::SeqCst);
+    client.send(get("/large")).await;
+    let mut server = origin.connection().await;
+    server.request().await;
+    server.send(fresh(&"x".repeat(3000))).await;
+    client.response("GET").await;
+    assert!(!kernel.has_left.load(Ordering::SeqCst));
+    client.close().await;
 }

@@ -251,12 +251,13 @@ fn same_port(addr: SocketAddr, number: u64) -> Result<()> {
     first.reset()?;
 
     let mut second = from_port(addr, port)?;
-    second.send(&get(&target, addr), None)?;
+    let sent = second.send(&get(&target, addr), None);
     let response = second.response("GET", PATIENCE);
-    if !was_accepted && !response.complete() {
+    if !was_accepted && (sent.is_err() || !response.complete()) {
         // The daemon took the one for the other, and closed it.
         return Ok(());
     }
+    sent?;
     ensure!(response.complete() && response.text() == content(&target), "{target}: {response:?}");
     slow_miss(warm(second, addr)?, addr, number)
 }

@@ -310,7 +310,8 @@ fn what_one_enrolment_of_a_cgroup_was_given_is_not_the_next_ones() {
     let (head, image) = (head("/a"), || image("a"));
     let before = asker(1);
     let after = Asker { epoch: 1, ..before };
-    (0..2).for_each(|_| drop(set.offer(&offer(before, &head, &image))));
+    let offers: Vec<_> = (0..2).map(|_| set.offer(&offer(before, &head, &image))).collect();
+    assert_eq!(offers, [Promotion::Seen, Promotion::Promoted]);
     assert!(kernel.give(&before, &head).is_some());
 
     set.remove_workload(1);

@@ -15,7 +15,7 @@ use super::super::btf::Offsets;
 use super::super::hit_maps::{HitMaps, HitSettings};
 use super::super::kernel::{Kernel, words};
 use super::super::resident::Resident;
-use super::{Wrong, ensure};
+use super::{Counted, Wrong, ensure};
 use crate::clock;
 
 /// How long one wait of a socket may last.
@@ -33,6 +33,8 @@ pub(super) struct Bench<'a> {
     pub(super) offsets: &'a Offsets,
     /// Why nobody watches for splice(2), where that is so.
     pub(super) watch: Result<(), String>,
+    /// What FIONREAD was seen to count.
+    pub(super) counted: Cell<Counted>,
     settings: &'a HitSettings,
     sequence: Cell<u64>,
     next_chunk: Cell<u32>,
@@ -57,7 +59,8 @@ impl<'a> Bench<'a> {
         watch: Result<(), String>,
     ) -> Self {
         let (sequence, next_chunk, keys) = (Cell::new(0), Cell::new(0), RefCell::default());
-        Self { kernel, offsets, watch, settings, sequence, next_chunk, keys }
+        let counted = Cell::default();
+        Self { kernel, counted, offsets, watch, settings, sequence, next_chunk, keys }
     }
 
     pub(super) fn maps(&self) -> &HitMaps {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use cache_common::hot::SPLICES;
 
 use super::bench::{Bench, WAIT_MAX, head};
-use super::{Seen, Wrong, ensure};
+use super::{Counted, Seen, Wrong, ensure};
 
 /// How long a read that waits lasts where nothing disturbs it.
 const READ_MAX: Duration = Duration::from_millis(40);
@@ -29,13 +29,15 @@ pub(super) fn fionread(bench: &Bench<'_>) -> Result<Seen, Wrong> {
     ensure(is_known, || {
         format!("FIONREAD says {of_kernel} of {total} bytes, {after} of none, {by_tcp} of 6 that came by TCP")
     })?;
-    let uncounted = match (of_kernel, by_tcp) {
-        (0, 0) => "anything",
-        (0, _) => "answers of the kernel",
-        (_, 0) => "what comes by TCP",
-        _ => return Seen::right("FIONREAD counts what is unread"),
+    let counted = Counted { hits: of_kernel != 0, tcp: by_tcp != 0 };
+    bench.counted.set(counted);
+    let deviation = match (counted.hits, counted.tcp) {
+        (true, true) => return Seen::right("FIONREAD counts what is unread"),
+        (false, true) => "answers of the kernel: they have 2 KB at most",
+        (true, false) => "what comes by TCP: answers over 2 KB by TCP take it back to plain TCP",
+        (false, false) => "anything: answers have 2 KB at most, larger ones by TCP take it back to plain TCP",
     };
-    Ok(Seen::Deviates(format!("FIONREAD of an enrolled connection does not count {uncounted}")))
+    Ok(Seen::Deviates(format!("FIONREAD of an enrolled connection does not count {deviation}")))
 }
 
 pub(super) fn splice(bench: &Bench<'_>) -> Result<Seen, Wrong> {

@@ -169,6 +169,21 @@ fn only_what_tracers_change_makes_no_difference() -> Result<()> {
 
 #[test]
 #[ignore = "needs root, cgroup2 and bpf"]
+fn what_looks_like_a_tracer_s_field_within_a_line_tells_requests_apart() -> Result<()> {
+    let origin = Origin::http(|request| Answer::ok(request.target()).max_age(600))?;
+    let client = behind(&origin)?;
+    // Eight bytes from the beginning of a line on: whoever took them for a line's own would leave them out.
+    hot(&client, &origin, &request(&origin, "GET", "/abc", ""))?;
+    for number in 0..10 {
+        let target = format!("/abcb3:{number:05}");
+        let response = get(&client, &origin, &target)?;
+        ensure!(response.text() == target, "{target}: {response:?}");
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root, cgroup2 and bpf"]
 fn what_the_kernel_is_not_to_judge_goes_to_the_daemon() -> Result<()> {
     let origin = Origin::http(|_| Answer::ok("x").max_age(600))?;
     let client = behind(&origin)?;

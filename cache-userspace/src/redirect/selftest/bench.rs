@@ -81,6 +81,14 @@ impl<'a> Bench<'a> {
         Ok(self.maps().quiesce()?)
     }
 
+    /// A field that does not tell requests apart, its colon included; `None` where there is none.
+    pub(super) fn skipped_field(&self) -> Option<String> {
+        let bytes: Vec<u8> =
+            self.settings.skip.names.get(1)?.words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let (name, _) = std::str::from_utf8(&bytes).ok()?.split_once(':')?;
+        Some(format!("{name}:"))
+    }
+
     /// Puts a response to `GET {target}` with so many bytes of content.
     pub(super) fn put(&self, target: &str, content_bytes: usize) -> Result<Entry, Wrong> {
         self.put_until(head(target, 0), content_bytes, later())
@@ -163,6 +171,11 @@ impl<'a> Bench<'a> {
         self.maps().enrol_own(&pair.client, &original, now_ns)?;
         Ok(pair)
     }
+}
+
+/// A head for `target` with these further lines.
+pub(super) fn head_with(target: &str, lines: &str) -> Vec<u8> {
+    format!("GET {target} HTTP/1.1\r\n{lines}Host: sidestep.invalid\r\n\r\n").into_bytes()
 }
 
 /// A head for `target`, made longer to so many bytes by a field.

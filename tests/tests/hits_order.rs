@@ -46,17 +46,19 @@ impl Proof<'_> {
         Self { case, tries: TRIES, faults, hits: 1, pod: None }
     }
 
-    fn given(&self, origin: &Origin) -> Result<()> {
+    fn given(self, origin: &Origin) -> Result<()> {
+        let proof = Self { tries: order::tries_made(self.tries)?, ..self };
         let tested = acceleration::tested();
         for mode in [acceleration::OFF, &tested] {
-            let (tally, kernel_hits) = self.tried(self.exec(origin, mode)?, mode, origin)?;
-            println!("{:?}, {mode}: {} right, {kernel_hits} kernel hits", self.case, tally.right);
-            tally.all_right(THREADS * self.tries).with_context(|| mode.to_owned())?;
-            let demanded = if acceleration::is_demanded(mode) { THREADS * self.tries * self.hits } else { 0 };
+            let all = THREADS * proof.tries;
+            let demanded = if acceleration::is_demanded(mode) { all * proof.hits } else { 0 };
+            let (tally, kernel_hits) = proof.tried(proof.exec(origin, mode)?, mode, origin, demanded)?;
+            println!("{:?}, {mode}: {} right, {kernel_hits} kernel hits", proof.case, tally.right);
+            tally.all_right(all).with_context(|| mode.to_owned())?;
             // The daemon is given some of them on purpose.
             ensure!(kernel_hits * 10 >= demanded * 9, "{kernel_hits} kernel hits, {demanded} expected");
         }
-        self.can_fail(&tested, origin)
+        proof.can_fail(&tested, origin)
     }
 
     /// Without the conditions it goes wrong.
@@ -66,7 +68,7 @@ impl Proof<'_> {
         }
         let Some(binary) = locate::sidestep_with_faults()? else { return Ok(()) };
         let exec = self.exec(origin, mode)?.program(&binary).env(FAULTS, self.faults.to_string());
-        let (tally, _) = self.tried(exec, mode, origin)?;
+        let (tally, _) = self.tried(exec, mode, origin, 0)?;
         println!(
             "{:?}, without {}: {} right, {:?}",
             self.case,
@@ -86,8 +88,8 @@ impl Proof<'_> {
         })
     }
 
-    /// What its tries came to, and how many hits inside the kernel there were meanwhile.
-    fn tried(&self, exec: Exec, mode: &str, origin: &Origin) -> Result<(Tally, u64)> {
+    /// What its tries came to, and how many hits inside the kernel there were meanwhile: `expected`, or after a moment.
+    fn tried(&self, exec: Exec, mode: &str, origin: &Origin, expected: u64) -> Result<(Tally, u64)> {
         let mut shell = Shell::behind(exec)?;
         let addr = origin.addr().to_string();
         acceleration::heat(&mut shell, mode, &addr)?;
@@ -97,7 +99,6 @@ impl Proof<'_> {
         let words = ["order", self.case.word(), &addr, &numbers[0], &numbers[1]];
         let output = shell.run([locate::probe()?.as_os_str()].into_iter().chain(words.map(OsStr::new)))?;
         // The daemon may read what the kernel counts at intervals.
-        let expected = if acceleration::is_demanded(mode) { THREADS * self.tries * self.hits } else { 0 };
         let _ = wait::wait_until(wait::PATIENCE / 10, "hits", || {
             kernel_hits(&shell).is_ok_and(|now| now >= before + expected)
         });

@@ -166,9 +166,9 @@ pub fn walk(
         msg: ctx.msg,
         scratch,
         size: size as u64,
-        walk: Walk::new(),
+        walk: Walk::begin(&message),
         hash: Hash::new(seeds, asker),
-        cells: 0,
+        cells: message.zero(),
     };
     // A loop of the verifier's own: of any other it looks at every round.
     // SAFETY: the callback takes what it is given here, which outlives the call.

@@ -41,13 +41,16 @@ pub fn heat(shell: &mut Shell, mode: &str, addr: &str) -> Result<()> {
     for n in 0..HEATING_MAX {
         let output = shell.run([locate::probe()?.as_os_str()].into_iter().chain(words.map(OsStr::new)))?;
         Tally::read(&output)?.all_right(2 * KEPT)?;
-        let has_hits =
-            wait::wait_until(FOLD, "hits", || kernel_hits(shell).is_ok_and(|hits| hits > 0)).is_ok();
-        if has_hits || !is_demanded(mode) && n > 0 {
+        if !is_demanded(mode) {
+            return Ok(());
+        }
+        // The first connections were made before there was anything hot.
+        let has_hits = || kernel_hits(shell).is_ok_and(|hits| hits > 0);
+        if n > 0 && wait::wait_until(FOLD, "hits", has_hits).is_ok() {
             return Ok(());
         }
     }
-    bail!("no hit inside the kernel: {:?}", shell.figures()?)
+    bail!("no hit inside the kernel: {}, {:?}", shell.status()?["acceleration"]["reason"], shell.figures()?)
 }
 
 /// How often the daemon reads what the kernel counts, at least.

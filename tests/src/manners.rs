@@ -101,7 +101,7 @@ impl Manner {
 
 /// The content of a target.
 pub fn content(target: &str) -> String {
-    target.repeat(500)
+    target.repeat(300)
 }
 
 /// What the connections of a client came to.

@@ -49,38 +49,47 @@ impl Proof<'_> {
         Self { case, tries: TRIES, faults, hits: 1, pod: None }
     }
 
-    fn given(&self, origin: &Origin) -> Result<()> {
+    fn given(self, origin: &Origin) -> Result<()> {
+        let proof = Self { tries: order::tries_made(self.tries)?, ..self };
         let tested = acceleration::tested();
         for mode in [acceleration::OFF, &tested] {
-            let (tally, kernel_hits) = self.tried(self.exec(origin, mode)?, mode, origin)?;
-            println!("{:?}, {mode}: {} right, {kernel_hits} kernel hits", self.case, tally.right);
-            tally.all_right(THREADS * self.tries).with_context(|| mode.to_owned())?;
+            let (tally, kernel_hits) = proof.tried(proof.exec(origin, mode)?, mode, origin, 0)?;
+            println!("{:?}, {mode}: {} right, {kernel_hits} kernel hits", proof.case, tally.right);
+            tally.all_right(THREADS * proof.tries).with_context(|| mode.to_owned())?;
         }
         if !acceleration::is_demanded(&tested) {
             return Ok(());
         }
         // The same where nothing but the conditions keeps the order; then without them.
-        let Some((tally, kernel_hits)) = self.faulty(STAY, &tested, origin)? else { return Ok(()) };
-        println!("{:?}, staying: {} right, {kernel_hits} kernel hits", self.case, tally.right);
-        tally.all_right(THREADS * self.tries).context("by the conditions")?;
-        let demanded = THREADS * self.tries * self.hits;
+        let demanded = THREADS * proof.tries * proof.hits;
+        let Some((tally, kernel_hits)) = proof.faulty(STAY, &tested, origin, demanded)? else {
+            return Ok(());
+        };
+        println!("{:?}, staying: {} right, {kernel_hits} kernel hits", proof.case, tally.right);
+        tally.all_right(THREADS * proof.tries).context("by the conditions")?;
         // The daemon is given some of them on purpose.
         ensure!(kernel_hits * 10 >= demanded * 9, "{kernel_hits} kernel hits, {demanded} expected");
-        if self.faults == 0 {
+        if proof.faults == 0 {
             return Ok(());
         }
-        let Some((tally, _)) = self.faulty(STAY | self.faults, &tested, origin)? else { return Ok(()) };
-        let (case, faults) = (self.case, self.faults);
+        let Some((tally, _)) = proof.faulty(STAY | proof.faults, &tested, origin, 0)? else { return Ok(()) };
+        let (case, faults) = (proof.case, proof.faults);
         println!("{case:?}, without {faults}: {} right, {:?}", tally.right, tally.wrong.first());
         ensure!(!tally.wrong.is_empty(), "nothing went wrong without the conditions {faults}");
         Ok(())
     }
 
     /// What the tries come to with a binary that leaves something out, and the hits inside the kernel.
-    fn faulty(&self, faults: u32, mode: &str, origin: &Origin) -> Result<Option<(Tally, u64)>> {
+    fn faulty(
+        &self,
+        faults: u32,
+        mode: &str,
+        origin: &Origin,
+        expected: u64,
+    ) -> Result<Option<(Tally, u64)>> {
         let Some(binary) = locate::sidestep_with_faults()? else { return Ok(None) };
         let exec = self.exec(origin, mode)?.program(&binary).env(FAULTS, faults.to_string());
-        self.tried(exec, mode, origin).map(Some)
+        self.tried(exec, mode, origin, expected).map(Some)
     }
 
     fn exec(&self, origin: &Origin, mode: &str) -> Result<Exec> {
@@ -91,8 +100,8 @@ impl Proof<'_> {
         })
     }
 
-    /// What its tries came to, and how many hits inside the kernel there were meanwhile.
-    fn tried(&self, exec: Exec, mode: &str, origin: &Origin) -> Result<(Tally, u64)> {
+    /// What its tries came to, and how many hits inside the kernel there were meanwhile: `expected`, or after a moment.
+    fn tried(&self, exec: Exec, mode: &str, origin: &Origin, expected: u64) -> Result<(Tally, u64)> {
         let mut shell = Shell::behind(exec)?;
         let addr = origin.addr().to_string();
         acceleration::heat(&mut shell, mode, &addr)?;
@@ -102,7 +111,6 @@ impl Proof<'_> {
         let words = ["order", self.case.word(), &addr, &numbers[0], &numbers[1]];
         let output = shell.run([locate::probe()?.as_os_str()].into_iter().chain(words.map(OsStr::new)))?;
         // The daemon may read what the kernel counts at intervals.
-        let expected = if acceleration::is_demanded(mode) { THREADS * self.tries * self.hits } else { 0 };
         let _ = wait::wait_until(wait::PATIENCE / 10, "hits", || {
             kernel_hits(&shell).is_ok_and(|now| now >= before + expected)
         });

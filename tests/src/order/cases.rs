@@ -11,6 +11,7 @@ use super::origin::{BIG, EARLY, MISS, OPEN, SLOW, TAKES, TUNNEL};
 use super::{BIG as BIG_BYTES, Case, PATIENCE, is_answered, warm};
 use crate::client::Connection;
 use crate::manners::{HOT, content};
+use crate::response::Response;
 use crate::{port, wait};
 
 /// Room for all of a long answer; what the kernel keeps for a byte of it may be several.
@@ -236,6 +237,14 @@ fn from_port(addr: SocketAddr, port: u16) -> Result<Connection> {
     Ok(Connection::over(TcpStream::from(fd))?)
 }
 
+/// A connection from a port on which this was asked for, and what came.
+fn asked_from(port: u16, target: &str, addr: SocketAddr) -> Result<(Connection, Response)> {
+    let mut connection = from_port(addr, port)?;
+    connection.send(&get(target, addr), None)?;
+    let response = connection.response("GET", PATIENCE);
+    Ok((connection, response))
+}
+
 /// An earlier connection of the same two addresses, of which something was answered and something was not, or which was
 /// not even accepted, tells nothing about the later one.
 fn same_port(addr: SocketAddr, number: u64) -> Result<()> {
@@ -250,14 +259,12 @@ fn same_port(addr: SocketAddr, number: u64) -> Result<()> {
     }
     first.reset()?;
 
-    let mut second = from_port(addr, port)?;
-    let sent = second.send(&get(&target, addr), None);
-    let response = second.response("GET", PATIENCE);
-    if !was_accepted && (sent.is_err() || !response.complete()) {
-        // The daemon took the one for the other, and closed it.
+    let second = asked_from(port, &target, addr);
+    if !was_accepted && !second.as_ref().is_ok_and(|(_, response)| response.complete()) {
+        // The daemon took the one for the other, and closed it, perhaps before anything was asked.
         return Ok(());
     }
-    sent?;
+    let (second, response) = second?;
     ensure!(response.complete() && response.text() == content(&target), "{target}: {response:?}");
     slow_miss(warm(second, addr)?, addr, number)
 }

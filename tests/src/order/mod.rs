@@ -3,12 +3,15 @@
 //! The probe runs them inside the cached cgroup: `probe order CASE ADDR THREADS TRIES`. Each try has a connection of its
 //! own on which what is hot was asked for once; it ends with the first thing that is wrong, which is enough to see a test
 //! fail. What is wrong, and where, is left to the tests.
+//!
+//! Environment: `SIDESTEP_TEST_TRIES_PERCENT` is how many of a hundred tries are made, where the machine is slow.
 
 mod cases;
 mod messages;
 pub mod origin;
 mod pairs;
 
+use std::env;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -90,6 +93,15 @@ impl Case {
         let found = WORDS.iter().find(|(_, known)| *known == word).map(|(case, _)| *case);
         found.with_context(|| format!("no such case: {word}"))
     }
+}
+
+/// How many tries of a case are made here instead of `tries`; an error where the environment says no number.
+pub fn tries_made(tries: u64) -> Result<u64> {
+    let percent: u64 = match env::var("SIDESTEP_TEST_TRIES_PERCENT") {
+        Ok(percent) => percent.parse().context("SIDESTEP_TEST_TRIES_PERCENT")?,
+        Err(_) => 100,
+    };
+    Ok((tries * percent / 100).max(1))
 }
 
 /// Tries a case `tries` times on each of `threads` threads, and prints the tally: a try counts as one.

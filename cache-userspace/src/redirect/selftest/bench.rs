@@ -48,7 +48,7 @@ pub(super) struct Entry {
     pub(super) key: HotKey,
     pub(super) first_chunk: u32,
     age_at: usize,
-    born_at: Duration,
+    born_at_ns: u64,
 }
 
 impl<'a> Bench<'a> {
@@ -84,6 +84,14 @@ impl<'a> Bench<'a> {
         Ok(self.maps().quiesce()?)
     }
 
+    /// A field that does not tell requests apart, its colon included; `None` where there is none.
+    pub(super) fn skipped_field(&self) -> Option<String> {
+        let bytes: Vec<u8> =
+            self.settings.skip.names.get(1)?.words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let (name, _) = std::str::from_utf8(&bytes).ok()?.split_once(':')?;
+        Some(format!("{name}:"))
+    }
+
     /// Puts a response to `GET {target}` with so many bytes of content.
     pub(super) fn put(&self, target: &str, content_bytes: usize) -> Result<Entry, Wrong> {
         self.put_until(head(target, 0), content_bytes, later())
@@ -110,7 +118,8 @@ impl<'a> Bench<'a> {
         let content =
             (0..content_bytes as u64).map(|at| (at ^ (at >> 8) ^ (at >> 16) ^ (sequence * 37)) as u8);
         response.extend(content);
-        let born_at = clock::boot().saturating_sub(AGE);
+        // Before the clock began where the machine has just been started.
+        let born_at_ns = boot_ns().wrapping_sub(AGE.as_nanos() as u64);
         let resident = Resident {
             asker: asker(WORKLOAD),
             cells: &cells,
@@ -118,7 +127,7 @@ impl<'a> Bench<'a> {
             age_at,
             content_bytes,
             expires_at_ns: expires_at.as_nanos() as u64,
-            born_at_ns: born_at.as_nanos() as u64,
+            born_at_ns,
         };
         let first_chunk = self.next_chunk.get();
         let count = resident.chunks().ok_or_else(|| Wrong("a response does not fit".to_owned()))? as u32;
@@ -129,7 +138,7 @@ impl<'a> Bench<'a> {
         self.next_chunk.set(first_chunk + count);
         self.keys.borrow_mut().push(key);
         self.maps().index(&key, &HotSlot { sequence, chunk: first_chunk, reserved: 0 })?;
-        Ok(Entry { head, response, key, first_chunk, age_at, born_at })
+        Ok(Entry { head, response, key, first_chunk, age_at, born_at_ns })
     }
 
     /// A new connection whose client is enrolled.
@@ -159,7 +168,7 @@ impl<'a> Bench<'a> {
         }
         let cookie = cookie(&client)?;
         let Asker { ip, port, .. } = asker(workload);
-        let now_ns = clock::boot().as_nanos() as u64;
+        let now_ns = boot_ns();
         let original = OriginalDst {
             ip,
             port,
@@ -180,6 +189,11 @@ impl<'a> Bench<'a> {
     }
 }
 
+/// A head for `target` with these further lines.
+pub(super) fn head_with(target: &str, lines: &str) -> Vec<u8> {
+    format!("GET {target} HTTP/1.1\r\n{lines}Host: sidestep.invalid\r\n\r\n").into_bytes()
+}
+
 /// A head for `target`, made longer to so many bytes by a field.
 pub(super) fn head(target: &str, bytes: usize) -> Vec<u8> {
     let mut head = format!("GET {target} HTTP/1.1\r\nHost: sidestep.invalid\r\n").into_bytes();
@@ -191,6 +205,11 @@ pub(super) fn head(target: &str, bytes: usize) -> Vec<u8> {
     }
     head.extend(b"\r\n");
     head
+}
+
+/// Now, nanoseconds of `CLOCK_BOOTTIME`.
+fn boot_ns() -> u64 {
+    clock::boot().as_nanos() as u64
 }
 
 /// When what is put for a part expires.
@@ -299,9 +318,8 @@ impl Pair<'_> {
         (&self.client).read_exact(&mut got).map_err(|error| Wrong(format!("no answer came: {error}")))?;
         let age_at = entry.age_at..entry.age_at + AGE_DIGITS;
         let age = got.get(age_at.clone()).and_then(|digits| str::from_utf8(digits).ok()?.parse::<u64>().ok());
-        let is_age = age.is_some_and(|age| {
-            (AGE.as_secs()..=clock::boot().saturating_sub(entry.born_at).as_secs()).contains(&age)
-        });
+        let age_max = boot_ns().wrapping_sub(entry.born_at_ns) / 1_000_000_000;
+        let is_age = age.is_some_and(|age| (AGE.as_secs()..=age_max).contains(&age));
         ensure(is_age, || format!("the age of an answer is wrong: {age:?}"))?;
         if let Some(digits) = got.get_mut(age_at) {
             digits.fill(b'0');

@@ -37,8 +37,21 @@ impl Checkout {
         self.target.join("release/sidestep")
     }
 
-    /// The folder of the build with the feature `faults`.
-    pub(crate) fn faults(&self) -> PathBuf {
+    /// The program that [`Self::build_with_faults`] makes.
+    pub(crate) fn sidestep_with_faults(&self) -> PathBuf {
+        self.faults().join("release/sidestep")
+    }
+
+    /// Builds the program that can be told to leave conditions of kernel hits out: where none, the tests could not
+    /// fail. In a folder of its own, so that nobody takes it for the product.
+    pub(crate) fn build_with_faults(&self) -> Command {
+        let mut cargo = self.cargo();
+        cargo.args(["build", "--release", "--package=cache-userspace", "--features=faults", "--target-dir"]);
+        cargo.arg(self.faults());
+        cargo
+    }
+
+    fn faults(&self) -> PathBuf {
         self.target.join("faults")
     }
 

@@ -1,6 +1,6 @@
 //! Everything that must hold before a change goes in: format, lints, house rules, tests, kernel tests.
 
-use std::{process::Command, thread};
+use std::thread;
 
 use anyhow::{Context, Result, bail};
 
@@ -35,7 +35,7 @@ pub(crate) fn run(quick: bool) -> Result<()> {
         steps.not_run("older kernels", "--quick");
         steps.not_run("conformance", "--quick");
     } else if steps.command("release build", checkout.cargo().args(["build", "--release"]))
-        && steps.command("build with faults", &mut build_with_faults(&checkout))
+        && steps.command("build with faults", &mut checkout.build_with_faults())
     {
         steps.run("kernel tests", || kernel_tests(&checkout));
         steps.run("older kernels", || kernels::check(&checkout));
@@ -67,21 +67,12 @@ fn lints(checkout: &Checkout) -> Result<String> {
     Ok(String::new())
 }
 
-/// Builds the program that can be told to leave conditions of kernel hits out: where none, the tests could not fail. In
-/// a folder of its own, so that nobody takes it for the product.
-fn build_with_faults(checkout: &Checkout) -> Command {
-    let mut cargo = checkout.cargo();
-    cargo.args(["build", "--release", "--package=cache-userspace", "--features=faults", "--target-dir"]);
-    cargo.arg(checkout.faults());
-    cargo
-}
-
 /// Runs the package `tests`; what needs root and a kernel that lets us is counted as skipped where it cannot run.
 fn kernel_tests(checkout: &Checkout) -> Result<String> {
     let mut cargo = checkout.cargo();
     cargo.args(["test", "--release", "--package=tests"]);
     cargo.env("SIDESTEP_BIN", checkout.sidestep()).env("SIDESTEP_TOOLS", checkout.tools());
-    cargo.env("SIDESTEP_FAULTS_BIN", checkout.faults().join("release/sidestep"));
+    cargo.env("SIDESTEP_FAULTS_BIN", checkout.sidestep_with_faults());
     let refused = machine::kernel_tests_refused();
     if refused.is_none() {
         let threads = thread::available_parallelism()?;

@@ -24,7 +24,8 @@ const BINARY_SECONDS_MAX: u64 = 300;
 const PACK: &str =
     r#"cd "$1" && find . -print0 | cpio --null --create --format=newc --owner=0:0 --quiet > "$2""#;
 
-/// Builds the test binaries and packs the filesystem; returns its file. `sidestep` itself must be built already.
+/// Builds the test binaries and packs the filesystem; returns its file. `sidestep` itself must be built already,
+/// with and without faults.
 ///
 /// # Errors
 /// If a binary does not compile or is not among the tests, or a program of the host's fails.
@@ -40,7 +41,11 @@ pub(super) fn build(checkout: &Checkout, runs: &[Run]) -> Result<PathBuf> {
     }
 
     let busybox = machine::program_path("busybox").context("busybox is not installed")?;
-    let mut files = vec![(busybox, "bin/busybox".to_owned()), (checkout.sidestep(), "t/sidestep".to_owned())];
+    let mut files = vec![
+        (busybox, "bin/busybox".to_owned()),
+        (checkout.sidestep(), "t/sidestep".to_owned()),
+        (checkout.sidestep_with_faults(), "t/sidestep-faults".to_owned()),
+    ];
     for name in runs.iter().map(|run| run.binary).chain(["probe"]) {
         let file = binaries.get(name).with_context(|| format!("no test binary {name}"))?;
         files.push((file.clone(), format!("t/{name}")));

@@ -12,7 +12,9 @@ mount -t tmpfs tmp /tmp
 ip link set lo up
 ulimit -n 65536
 # Where this is set, a test whose programs are not installed fails instead of passing unseen.
-export SIDESTEP_BIN=/t/sidestep SIDESTEP_TOOLS=/t/tools RUST_BACKTRACE=0
+export SIDESTEP_BIN=/t/sidestep SIDESTEP_FAULTS_BIN=/t/sidestep-faults SIDESTEP_TOOLS=/t/tools RUST_BACKTRACE=0
+# Emulated, everything takes twenty times as long.
+export SIDESTEP_TEST_TRIES_PERCENT=10
 echo "@ kernel $(uname -r)"
 dmesg -c
 

@@ -25,7 +25,9 @@ const INGRESS: u64 = 1;
 impl Resident {
     /// Turns the message into the response and sends it back into the socket.
     ///
-    /// The response is put before the request, which is taken away last: until then everything can be undone.
+    /// The response is put before the request, which is taken away last: until then everything can be undone. What is
+    /// left is one piece of memory: of a message in two the kernel could send back the first and ask the program about
+    /// the second, which would then go to the daemon as a request.
     #[inline(always)]
     pub fn give(&self, ctx: &SkMsgContext, size: usize, cookie: u64, now: u64) -> Result<(), Failed> {
         let bytes = header!(self.first, response_bytes);

@@ -24,7 +24,7 @@ use super::kernel::Kernel;
 use bench::Bench;
 
 /// After how long no further part is tried; one that has to be right counts as failed then.
-const TIME_MAX: Duration = Duration::from_secs(3);
+const TIME_MAX: Duration = Duration::from_secs(10);
 
 /// How a part came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -82,10 +82,10 @@ impl Order<'_> {
         // SAFETY: as above; the cookie last, which whoever takes the memory over writes first.
         let (answered, written, flags, cookie) = unsafe {
             (
-                read_volatile(addr_of!((*published).answered)),
-                read_volatile(addr_of!((*published).written)),
-                read_volatile(addr_of!((*published).flags)),
-                read_volatile(addr_of!((*published).cookie)),
+                read_volatile(addr_of!(published.answered)),
+                read_volatile(addr_of!(published.written)),
+                read_volatile(addr_of!(published.flags)),
+                read_volatile(addr_of!(published.cookie)),
             )
         };
         if cookie != self.cookie {

@@ -93,7 +93,7 @@ fn measured() -> Result<Vec<u64>> {
 fn one(client: &Client, origin: &Origin, step: Step) -> Result<u64> {
     let connection = client.connect(origin.addr())?;
     let get = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: {}\r\n\r\n", origin.addr());
-    let asks = |connection: &Connection, text: &str| -> Result<()> { Ok(connection.send(text)?) };
+    let asks = |connection: &Connection, text: &str| -> Result<()> { connection.send(text) };
     let before = counted()?;
     for _ in 0..MESSAGES {
         match step {

@@ -8,10 +8,11 @@ use aya_ebpf::bindings::sk_msg_md;
 use aya_ebpf::helpers::{bpf_loop, bpf_msg_pull_data};
 use aya_ebpf::programs::SkMsgContext;
 use cache_common::event::Counter;
+use cache_common::faults;
 use cache_common::hot::{AGE_MAX_S, BLOCK_BYTES, CHUNK_BYTES, CHUNKS_MAX, HotHeader, digits};
 
 use crate::maps::{CLIENTS, HOT_CHUNKS};
-use crate::order::{FAULT_RETIRED, is_left_out};
+use crate::order::is_left_out;
 use crate::resident::{Chunk, Resident, header};
 use crate::sk_msg::{Failed, bounds};
 
@@ -37,7 +38,7 @@ impl Resident {
         }
         ctx.push_data(0, padded, 0).map_err(|_| Counter::UnansweredNoMemory)?;
         let copied = self.copy(ctx, padded as usize).and_then(|()| self.write_age(ctx, padded, now));
-        let is_still_there = header!(self.first, sequence) == self.sequence || is_left_out(FAULT_RETIRED);
+        let is_still_there = header!(self.first, sequence) == self.sequence || is_left_out(faults::RETIRED);
         let failed = match copied {
             Ok(()) if is_still_there => None,
             Ok(()) => Some(Counter::UnansweredOther),

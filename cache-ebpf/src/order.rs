@@ -9,9 +9,6 @@ use core::ptr::{addr_of, read_volatile};
 use aya_ebpf::bindings::{BPF_TCP_ESTABLISHED, bpf_sock};
 use cache_common::event::Counter;
 use cache_common::faults;
-pub use cache_common::faults::{
-    COMPARE as FAULT_COMPARE, EXPIRED as FAULT_EXPIRED, RETIRED as FAULT_RETIRED,
-};
 use cache_common::hot::{
     BLOCKS, ConnectionRecord, LEAVES, NO_HITS, PIPELINES, Published, SMALL_BYTES_MAX, SPLICES, setting,
 };
@@ -101,12 +98,11 @@ impl Order<'_> {
     /// whose other side never received anything, comes with an interruption.
     #[inline(always)]
     pub fn is_sampled(&self, bytes: u32) -> bool {
-        let blocks = self.blocks();
-        if self.tcp.bytes_sent() == 0 && blocks {
+        if self.tcp.bytes_sent() == 0 && self.blocks() {
             return true;
         }
-        let is_separate = SETTINGS.get(setting::IS_SEPARATE).copied().unwrap_or(0) != 0;
-        if is_separate && bytes > SMALL_BYTES_MAX && !blocks {
+        let is_separate = || SETTINGS.get(setting::IS_SEPARATE).copied().unwrap_or(0) != 0;
+        if bytes > SMALL_BYTES_MAX && is_separate() && !self.blocks() {
             return false;
         }
         // SAFETY: statics of this object, replaced at load.

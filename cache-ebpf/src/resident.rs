@@ -8,11 +8,12 @@ use core::ptr::{addr_of, read_volatile};
 
 use aya_ebpf::programs::SkMsgContext;
 use cache_common::event::Counter;
+use cache_common::faults;
 use cache_common::hot::{Asker, CELLS_AT, CELLS_MAX, CHUNK_WORDS, HotHeader, HotSlot};
 
 use crate::head::walk;
 use crate::maps::{HOT_CHUNKS, HOT_INDEX, SCRATCH, Scratch, add, count_many};
-use crate::order::{FAULT_COMPARE, FAULT_EXPIRED, is_left_out};
+use crate::order::is_left_out;
 
 /// A piece of the memory of resident responses.
 pub type Chunk = [u64; CHUNK_WORDS];
@@ -55,7 +56,7 @@ pub fn find(ctx: &SkMsgContext, size: usize, asker: &Asker, now: u64) -> Result<
     leave(scratch);
     let resident = found?;
     let expires_at = header!(resident.first, expires_at_ns);
-    if now >= expires_at && !is_left_out(FAULT_EXPIRED) {
+    if now >= expires_at && !is_left_out(faults::EXPIRED) {
         return Err(Counter::UnansweredExpired);
     }
     Ok(resident)
@@ -78,7 +79,7 @@ fn look_up(
         && header!(first, asker.port) == asker.port
         && header!(first, asker.epoch) == asker.epoch
         && header!(first, cells) as usize == cells;
-    if (is_it && are_equal(first, scratch, cells)) || is_left_out(FAULT_COMPARE) {
+    if (is_it && are_equal(first, scratch, cells)) || is_left_out(faults::COMPARE) {
         Ok(Resident { first, sequence })
     } else {
         Err(Counter::UnansweredOther)

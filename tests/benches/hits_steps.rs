@@ -9,7 +9,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use aya::programs::loaded_programs;
 use harness::acceleration;
-use harness::agent::Connection;
 use harness::exec::{Client, Exec};
 use harness::origin::{Answer, Origin};
 use harness::wait;
@@ -93,18 +92,17 @@ fn measured() -> Result<Vec<u64>> {
 fn one(client: &Client, origin: &Origin, step: Step) -> Result<u64> {
     let connection = client.connect(origin.addr())?;
     let get = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: {}\r\n\r\n", origin.addr());
-    let asks = |connection: &Connection, text: &str| -> Result<()> { connection.send(text) };
     let before = counted()?;
     for _ in 0..MESSAGES {
         match step {
-            Step::NoHead => asks(&connection, &get("/miss").replacen("GET", "OPTIONS", 1))?,
+            Step::NoHead => connection.send(get("/miss").replacen("GET", "OPTIONS", 1))?,
             Step::Unread => {
-                asks(&connection, &get("/miss"))?;
-                asks(&connection, &get("/1024"))?;
+                connection.send(get("/miss"))?;
+                connection.send(get("/1024"))?;
                 connection.response()?.expect(200)?;
             }
-            Step::Cold => asks(&connection, &get("/miss"))?,
-            Step::Hit(target) => asks(&connection, &get(target))?,
+            Step::Cold => connection.send(get("/miss"))?,
+            Step::Hit(target) => connection.send(get(target))?,
         }
         connection.response()?.expect(200)?;
     }

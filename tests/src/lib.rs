@@ -38,3 +38,4 @@ pub mod summary;
 pub mod toolchain;
 pub mod wait;
 pub mod wire;
+mod words;

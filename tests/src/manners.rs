@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use crate::client::Connection;
 use crate::wait;
 use crate::wire::End;
+use crate::words;
 
 /// The target whose answer may be reused.
 pub const HOT: &str = "/hot";
@@ -90,12 +91,11 @@ const WRONG_MAX: usize = 10;
 impl Manner {
     /// Its word on the command line.
     pub fn word(self) -> &'static str {
-        WORDS.iter().find(|(manner, _)| *manner == self).map_or("", |(_, word)| word)
+        words::word(&WORDS, &self)
     }
 
     fn of(word: &str) -> Result<Self> {
-        let found = WORDS.iter().find(|(_, known)| *known == word).map(|(manner, _)| *manner);
-        found.with_context(|| format!("no such manner: {word}"))
+        words::named(&WORDS, word)
     }
 }
 

@@ -6,6 +6,7 @@ use std::ffi::OsStr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use cache_common::faults::EXPIRED;
 use harness::acceleration::{self, FAULTS};
 use harness::exclusive::Exclusive;
 use harness::exec::Exec;
@@ -74,9 +75,6 @@ fn an_expired_answer_would_be_seen() -> Result<()> {
     ensure!(!record.wrong.is_empty(), "expired responses counted as fresh, and nobody saw it");
     Ok(())
 }
-
-/// Expired responses count as fresh, as `SIDESTEP_FAULTS` says it.
-const EXPIRED: u32 = 16;
 
 #[test]
 #[ignore = "needs root, cgroup2 and bpf"]

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use cache_common::faults::{COMPARE, HASH, STAY};
 use harness::acceleration;
 use harness::exclusive::Exclusive;
 use harness::hammer::{self, Kind, Record};
@@ -13,13 +14,6 @@ use harness::node::{Node, Workload};
 use harness::origin::Origin;
 use harness::process::Process;
 use harness::wait;
-
-/// All heads have the same hash, as `SIDESTEP_FAULTS` says it.
-const HASH: u32 = 32;
-/// Heads are not compared.
-const COMPARE: u32 = 64;
-/// Sockets stay enrolled whatever comes by TCP, so that the kernel has most of the requests to judge.
-const STAY: u32 = 512;
 
 /// How long clients ask.
 const TIME: Duration = Duration::from_secs(6);

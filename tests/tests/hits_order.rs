@@ -8,6 +8,7 @@
 use std::ffi::OsStr;
 
 use anyhow::{Context, Result, ensure};
+use cache_common::faults::{IN_FLIGHT, OUTSTANDING, STAY, UNREAD_HIT, UNREAD_TCP};
 use harness::acceleration::{self, FAULTS};
 use harness::exec::Exec;
 use harness::manners::{HOT, Tally, content};
@@ -17,14 +18,6 @@ use harness::origin::Origin;
 use harness::process::call;
 use harness::shell::Shell;
 use harness::{locate, wait};
-
-/// Conditions that can be left out, as `SIDESTEP_FAULTS` names them.
-const OUTSTANDING: u32 = 1;
-const IN_FLIGHT: u32 = 2;
-const UNREAD_TCP: u32 = 4;
-const UNREAD_HIT: u32 = 8;
-/// Sockets stay enrolled whatever comes by TCP: the order is then kept by the conditions alone.
-const STAY: u32 = 512;
 
 /// Threads of a client.
 const THREADS: u64 = 2;

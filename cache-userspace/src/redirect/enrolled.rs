@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use cache_common::hot::{BLOCKS, ConnectionRecord, LEFT, NO_HITS, PIPELINES, Published, SMALL_BYTES_MAX};
@@ -51,17 +51,16 @@ pub struct Enrolled {
     cookie: u64,
     answered: AtomicU64,
     written: AtomicU64,
-    pipelines: AtomicBool,
-    has_left: AtomicBool,
-    blocks: AtomicBool,
+    /// The record's flags as they were seen last; `LEFT` also where the daemon has taken the socket out.
+    flags: AtomicU32,
 }
 
 impl Enrolled {
     /// The client's socket with this cookie, if it is enrolled.
     pub fn find(records: Arc<dyn Records>, cookie: u64) -> Option<Self> {
         records.record(cookie)?;
-        let (answered, written, pipelines, has_left, blocks) = Default::default();
-        Some(Self { records, cookie, answered, written, pipelines, has_left, blocks })
+        let (answered, written, flags) = Default::default();
+        Some(Self { records, cookie, answered, written, flags })
     }
 
     /// When the kernel answered last, on `CLOCK_BOOTTIME`; `None` where it never did.
@@ -77,21 +76,23 @@ impl Enrolled {
 
     /// Whether the client was seen, for the first time, to send a request while an answer of the kernel was unread.
     pub fn has_begun_to_pipeline(&self) -> bool {
-        if self.pipelines.load(Ordering::Relaxed) {
+        if self.is(PIPELINES) {
             return false;
         }
         let Some(record) = self.records.record(self.cookie) else { return false };
-        self.blocks.store(record.flags & BLOCKS != 0, Ordering::Relaxed);
-        if record.flags & LEFT != 0 {
-            self.has_left.store(true, Ordering::Relaxed);
-        }
-        record.flags & PIPELINES != 0 && !self.pipelines.swap(true, Ordering::Relaxed)
+        let has_left = self.flags.load(Ordering::Relaxed) & LEFT;
+        self.flags.store(record.flags | has_left, Ordering::Relaxed);
+        self.is(PIPELINES)
+    }
+
+    fn is(&self, flag: u32) -> bool {
+        self.flags.load(Ordering::Relaxed) & flag != 0
     }
 
     /// Whether it gets no more answers of the kernel, as far as `has_begun_to_pipeline` has seen: a later connection of
     /// its client may.
     pub fn has_left(&self) -> bool {
-        self.has_left.load(Ordering::Relaxed)
+        self.is(LEFT)
     }
 
     /// Says that an answer of so many bytes, where that is known, is about to be written.
@@ -102,10 +103,9 @@ impl Enrolled {
     /// the kernel unread, which would be lost, and is left as it is.
     pub fn writes(&self, bytes: Option<u64>) {
         let is_small = bytes.is_some_and(|bytes| bytes <= u64::from(SMALL_BYTES_MAX));
-        let is = |what: &AtomicBool| what.load(Ordering::Relaxed);
-        let keeps = is_small || is(&self.has_left) || is(&self.blocks) || is(&self.pipelines);
+        let keeps = is_small || self.is(LEFT | BLOCKS | PIPELINES);
         if !keeps && self.records.leave(self.cookie) {
-            self.has_left.store(true, Ordering::Relaxed);
+            self.flags.fetch_or(LEFT, Ordering::Relaxed);
         }
     }
 

@@ -12,13 +12,14 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 
 use self::checks::{Known, writes};
 pub use self::record::Record;
 use crate::client::Connection;
 use crate::load::clock;
 use crate::wait;
+use crate::words;
 
 /// How long a connection waits for an answer before that counts as one that never comes.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -68,7 +69,7 @@ impl Kind {
     pub fn word(self) -> String {
         match self {
             Self::Many(count) => format!("{MANY}{count}"),
-            _ => WORDS.iter().find(|(kind, _)| *kind == self).map_or("", |(_, word)| word).to_owned(),
+            _ => words::word(&WORDS, &self).to_owned(),
         }
     }
 
@@ -84,8 +85,7 @@ impl Kind {
         if let Some(count) = word.strip_prefix(MANY) {
             return Ok(Self::Many(count.parse()?));
         }
-        let found = WORDS.iter().find(|(_, known)| *known == word).map(|(kind, _)| *kind);
-        found.with_context(|| format!("no such kind: {word}"))
+        words::named(&WORDS, word)
     }
 }
 

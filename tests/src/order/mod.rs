@@ -19,6 +19,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::client::Connection;
 use crate::manners::{HOT, Tally, content};
+use crate::words;
 
 /// How long an answer may take before it counts as hanging.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -86,12 +87,11 @@ const WORDS: [(Case, &str); 16] = [
 impl Case {
     /// Its word on the command line.
     pub fn word(self) -> &'static str {
-        WORDS.iter().find(|(case, _)| *case == self).map_or("", |(_, word)| word)
+        words::word(&WORDS, &self)
     }
 
     fn of(word: &str) -> Result<Self> {
-        let found = WORDS.iter().find(|(_, known)| *known == word).map(|(case, _)| *case);
-        found.with_context(|| format!("no such case: {word}"))
+        words::named(&WORDS, word)
     }
 }
 

@@ -38,7 +38,7 @@ impl Resident {
         }
         ctx.push_data(0, padded, 0).map_err(|_| Counter::UnansweredNoMemory)?;
         let copied = self.copy(ctx, padded as usize).and_then(|()| self.write_age(ctx, padded, now));
-        let is_still_there = header!(self.first, sequence) == self.sequence || is_left_out(faults::RETIRED);
+        let is_still_there = is_left_out(faults::RETIRED) || header!(self.first, sequence) == self.sequence;
         let failed = match copied {
             Ok(()) if is_still_there => None,
             Ok(()) => Some(Counter::UnansweredOther),

@@ -56,7 +56,7 @@ pub fn find(ctx: &SkMsgContext, size: usize, asker: &Asker, now: u64) -> Result<
     leave(scratch);
     let resident = found?;
     let expires_at = header!(resident.first, expires_at_ns);
-    if now >= expires_at && !is_left_out(faults::EXPIRED) {
+    if !is_left_out(faults::EXPIRED) && now >= expires_at {
         return Err(Counter::UnansweredExpired);
     }
     Ok(resident)
@@ -73,13 +73,15 @@ fn look_up(
     // SAFETY: replaced by the daemon as a whole or by another key's: whatever is read of it is checked below.
     let HotSlot { sequence, chunk, .. } = *unsafe { HOT_INDEX.get(key) }.ok_or(Counter::UnansweredCold)?;
     let first = HOT_CHUNKS.get_ptr(chunk).ok_or(Counter::UnansweredOther)?;
-    let is_it = header!(first, sequence) == sequence
-        && header!(first, asker.workload) == asker.workload
-        && header!(first, asker.ip) == asker.ip
-        && header!(first, asker.port) == asker.port
-        && header!(first, asker.epoch) == asker.epoch
-        && header!(first, cells) as usize == cells;
-    if (is_it && are_equal(first, scratch, cells)) || is_left_out(faults::COMPARE) {
+    let is_its = || {
+        header!(first, sequence) == sequence
+            && header!(first, asker.workload) == asker.workload
+            && header!(first, asker.ip) == asker.ip
+            && header!(first, asker.port) == asker.port
+            && header!(first, asker.epoch) == asker.epoch
+            && header!(first, cells) as usize == cells
+    };
+    if is_left_out(faults::COMPARE) || (is_its() && are_equal(first, scratch, cells)) {
         Ok(Resident { first, sequence })
     } else {
         Err(Counter::UnansweredOther)

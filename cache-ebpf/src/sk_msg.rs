@@ -93,7 +93,7 @@ fn answer(
     order.check(socket)?;
     let asker = Asker::of(original);
     let resident = resident::find(ctx, size, &asker, order.now)?;
-    if !caller::is_sending() && !is_left_out(faults::CALLER) {
+    if !is_left_out(faults::CALLER) && !caller::is_sending() {
         order.splices();
         return Err(Counter::UnansweredNoHits.into());
     }

@@ -1,47 +1,75 @@
-//! What each step on the way to a hit inside the kernel costs: how long the program that sees every send() runs where it
-//! stops at that step, as the kernel itself counts it (`kernel.bpf_stats_enabled`, which is set back at the end).
+//! What a hit inside the kernel costs, and each safety step of it: how long the program that sees every send() runs, as
+//! the kernel itself counts it (`kernel.bpf_stats_enabled`, which is set back at the end).
 //!
-//! A step's cost is the difference to the one before it. Counting costs some 20 ns a run, the same in every line.
+//! First by where it stops. Then hits of 1 KB with one condition left out at a time, in a build for tests: what that
+//! makes faster is what the condition costs. The verifier takes a condition that is left out out of the program.
+//! Counting costs some 20 ns a run, the same in every line.
 
 use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use aya::programs::loaded_programs;
-use harness::acceleration;
-use harness::exec::{Client, Exec};
+use cache_common::faults;
+use harness::acceleration::{self, FAULTS};
+use harness::client::Connection;
+use harness::exec::Exec;
+use harness::locate;
 use harness::origin::{Answer, Origin};
-use harness::wait;
 
 /// Rounds in turn; medians are printed.
-const ROUNDS: usize = 7;
+const ROUNDS: usize = 9;
 
-/// Messages of one round and step.
-const MESSAGES: u64 = 500;
+/// Messages of one round and step: hits follow each other at once, misses wait for the daemon.
+const HITS: u64 = 200_000;
+const MISSES: u64 = 1_000;
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The program, as the kernel cuts its name.
 const PROGRAM: &str = "sidestep_sent";
 
 const STATS: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
-/// Where the program stops.
-const STEPS: [(&str, Step); 5] = [
-    ("no request: looks at the size and the first letters", Step::NoHead),
-    ("a head, while an answer is unread: heartbeat and order", Step::Unread),
-    ("a head that is not resident: walks over it, hashes, looks it up", Step::Cold),
-    ("a hit of 1 KB: compares, who sends, memory, copies, age, looks again", Step::Hit("/1024")),
-    ("a hit of 16 KB", Step::Hit("/16384")),
+/// Where the program stops, and the word of it.
+const STOPS: [(&str, &str); 5] = [
+    ("a hit of 1 KB", "1024"),
+    ("a hit of 16 KB", "16384"),
+    ("no request (OPTIONS): passes", "other"),
+    ("a head, while an answer is unread: passes", "unread"),
+    ("a head that is not resident: passes", "miss"),
 ];
 
-#[derive(Clone, Copy)]
-enum Step {
-    NoHead,
-    Unread,
-    Cold,
-    Hit(&'static str),
+/// What is left out.
+const CONDITIONS: [(&str, u32); 10] = [
+    ("(nothing is left out)", 0),
+    ("(nothing is left out, again)", 0),
+    ("every byte sent was answered by the daemon", faults::OUTSTANDING),
+    ("every byte that the daemon wrote has arrived", faults::IN_FLIGHT),
+    ("what came by TCP was read", faults::UNREAD_TCP),
+    ("what came from the kernel was read", faults::UNREAD_HIT),
+    ("it has not expired", faults::EXPIRED),
+    ("the head is the same, byte by byte", faults::COMPARE),
+    ("it was not taken back while it was copied", faults::RETIRED),
+    ("the system call is one that sends", faults::CALLER),
+];
+
+/// Of the rounds of a step, nanoseconds.
+struct Times {
+    median: u64,
+    least: u64,
 }
 
 fn main() -> Result<()> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let [word, origin, step] = words.as_slice()
+        && word == "client"
+    {
+        return client(origin.parse()?, step);
+    }
     if !nix::unistd::geteuid().is_root() {
         bail!("needs root: kernel hooks");
     }
@@ -49,69 +77,114 @@ fn main() -> Result<()> {
     fs::write(STATS, "1")?;
     let measured = measured();
     fs::write(STATS, before.trim())?;
-    let measured = measured?;
-    println!("{:<72} {:>8} {:>8}", "one send() of a client that polls, medians of 7 rounds", "ns", "more");
-    let mut last = 0;
-    for ((name, _), ns) in STEPS.iter().zip(&measured) {
-        println!("{name:<72} {ns:>8} {:>+8}", *ns as i64 - last as i64);
-        last = *ns;
-    }
-    Ok(())
+    measured
 }
 
-fn measured() -> Result<Vec<u64>> {
+fn measured() -> Result<()> {
     let origin = Origin::http(|request| match request.target().trim_start_matches('/').parse::<usize>() {
         Ok(size) => Answer::ok("x".repeat(size)).max_age(600),
         Err(_) => Answer::ok("x").field("Cache-Control", "no-store"),
     })?;
-    let client = Exec::port(origin.port())?.flag(acceleration::FLAG).flag("hits").agent()?;
-    for target in ["/1024", "/16384"] {
-        wait::wait_until(wait::PATIENCE, "an answer of the kernel", || {
-            client.get(origin.addr(), target).is_ok_and(|response| response.is_by_kernel())
-        })?;
+    let steps = STOPS.map(|(name, step)| (name, step, 0));
+    let stops = rounds(&origin, &locate::sidestep()?, &steps)?;
+    println!(
+        "{:<60}{:>8}{:>8}",
+        format!("one send() of a client, ns, {ROUNDS} rounds in turn"),
+        "median",
+        "least"
+    );
+    for ((name, _), Times { median, least }) in STOPS.iter().zip(stops) {
+        println!("{name:<60}{median:>8}{least:>8}");
     }
-    let mut rounds = vec![Vec::new(); STEPS.len()];
-    for _ in 0..ROUNDS {
-        for ((name, step), times) in STEPS.iter().zip(&mut rounds) {
-            times.push(one(&client, &origin, *step).context(*name)?);
-        }
+    let Some(binary) = locate::sidestep_with_faults()? else { return Ok(()) };
+    let every = CONDITIONS.iter().fold(0, |every, (_, fault)| every | fault);
+    let conditions = CONDITIONS.into_iter().chain([("all of these", every)]);
+    let steps: Vec<_> = conditions.map(|(name, fault)| (name, "1024", fault)).collect();
+    let figures = rounds(&origin, &binary, &steps)?;
+    println!(
+        "\n{:<60}{:>8}{:>8}",
+        "a hit of 1 KB in a build for tests, without asking whether", "median", "least"
+    );
+    for ((name, ..), Times { median, least }) in steps.iter().zip(figures) {
+        println!("{name:<60}{median:>8}{least:>8}");
     }
-    let median = |mut times: Vec<u64>| {
-        times.sort_unstable();
-        times[times.len() / 2]
-    };
-    let mut medians: Vec<u64> = rounds.into_iter().map(median).collect();
-    // Half of those messages are not resident, the others find an answer unread.
-    let (unread, cold) = (medians[1], medians[2]);
-    medians[1] = (2 * unread).saturating_sub(cold);
-    client.finish()?;
-    Ok(medians)
+    Ok(())
 }
 
-/// How long the program runs for a message of this kind, nanoseconds.
-fn one(client: &Client, origin: &Origin, step: Step) -> Result<u64> {
-    let connection = client.connect(origin.addr())?;
-    let get = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: {}\r\n\r\n", origin.addr());
-    let before = counted()?;
-    for _ in 0..MESSAGES {
-        match step {
-            Step::NoHead => connection.send(get("/miss").replacen("GET", "OPTIONS", 1))?,
-            Step::Unread => {
-                connection.send(get("/miss"))?;
-                connection.send(get("/1024"))?;
-                connection.response()?.expect(200)?;
-            }
-            Step::Cold => connection.send(get("/miss"))?,
-            Step::Hit(target) => connection.send(get(target))?,
+/// How long the program runs in each step with those conditions left out, nanoseconds.
+fn rounds(origin: &Origin, binary: &Path, steps: &[(&str, &str, u32)]) -> Result<Vec<Times>> {
+    let own = std::env::current_exe()?;
+    let mut rounds = vec![Vec::new(); steps.len()];
+    for round in 1..=ROUNDS {
+        for ((name, step, fault), times) in steps.iter().zip(&mut rounds) {
+            eprint!("\rround {round} of {ROUNDS}: {name:<60}");
+            times.push(one(origin, binary, &own, step, *fault).with_context(|| (*name).to_owned())?);
         }
-        connection.response()?.expect(200)?;
+    }
+    eprint!("\r{:<80}\r", "");
+    let times = |mut times: Vec<u64>| {
+        times.sort_unstable();
+        Times { median: times[times.len() / 2], least: times[0] }
+    };
+    Ok(rounds.into_iter().map(times).collect())
+}
+
+fn one(origin: &Origin, binary: &Path, own: &Path, step: &str, fault: u32) -> Result<u64> {
+    let exec = Exec::port(origin.port())?.flag(acceleration::FLAG).flag("hits");
+    let exec = exec.program(binary).env(FAULTS, fault.to_string());
+    let addr = origin.addr().to_string();
+    let outcome = exec.run([own.as_os_str(), "client".as_ref(), addr.as_ref(), step.as_ref()])?;
+    let hits = outcome.figure("kernel_hits")?;
+    ensure!(step.parse::<u32>().is_err() || hits > HITS, "{hits} hits inside the kernel");
+    Ok(outcome.output.succeeded()?.text().trim().parse()?)
+}
+
+/// Makes the destination hot, then sends one kind of message over and over; prints how long the program ran for each,
+/// nanoseconds.
+fn client(origin: SocketAddr, step: &str) -> Result<()> {
+    let target = if step.parse::<u32>().is_ok() { step } else { "1024" };
+    let get = |target: &str| format!("GET /{target} HTTP/1.1\r\nHost: {origin}\r\n\r\n");
+    let (hot, miss) = (get(target), get("miss"));
+    for _ in 0..4 {
+        let mut heating = Connection::open(origin, None, PATIENCE)?;
+        for _ in 0..20 {
+            asked(&mut heating, &hot)?;
+        }
+    }
+    let mut connection = Connection::open(origin, None, PATIENCE)?;
+    let count = if step == target { HITS } else { MISSES };
+    for _ in 0..count / 10 {
+        asked(&mut connection, if step == target { &hot } else { &miss })?;
+    }
+    let before = counted()?;
+    for _ in 0..count {
+        match step {
+            "other" => asked(&mut connection, &miss.replacen("GET", "OPTIONS", 1))?,
+            "miss" => asked(&mut connection, &miss)?,
+            "unread" => {
+                connection.send(miss.as_bytes(), None)?;
+                asked(&mut connection, &hot)?;
+                answered(&mut connection)?;
+            }
+            _ => asked(&mut connection, &hot)?,
+        }
     }
     let after = counted()?;
-    let (time, runs) = (after.0 - before.0, after.1 - before.1);
-    if runs < MESSAGES / 2 {
-        bail!("the program ran {runs} times for {MESSAGES} messages");
-    }
-    Ok(time.as_nanos() as u64 / runs)
+    let (time, runs) = ((after.0 - before.0).as_nanos() as u64, after.1 - before.1);
+    ensure!(runs >= count, "the program ran {runs} times for {count} messages");
+    println!("{}", time / runs);
+    Ok(())
+}
+
+fn asked(connection: &mut Connection, request: &str) -> Result<()> {
+    connection.send(request.as_bytes(), None)?;
+    answered(connection)
+}
+
+fn answered(connection: &mut Connection) -> Result<()> {
+    let response = connection.response("GET", PATIENCE);
+    ensure!(response.complete() && response.status() == 200, "another answer: {}", response.end());
+    Ok(())
 }
 
 /// How long and how often the program has run.

@@ -4,6 +4,7 @@
 //! the daemon, hits inside the kernel, and an Envoy sidecar as Istio wires it; then misses and 1 MB answers with and
 //! without acceleration. Prints a table, or JSON with `-o json`; judging is left to the reader, for the machine may be busy.
 //!
+//! `costs [ROUNDS]` measures only what must not cost anything, with more rounds where the machine is noisy.
 //! `SIDESTEP_TEST_ACCELERATION=off` runs it where kernel hits cannot be.
 
 use std::ffi::OsString;
@@ -25,7 +26,7 @@ use serde_json::{Value, json};
 const ROUNDS: usize = 5;
 
 /// Rounds of what must not cost anything: small differences need more of them.
-const COST_ROUNDS: usize = 11;
+const COST_ROUNDS: usize = 21;
 
 /// How long the blocking client is measured in a round.
 const ROUND: Duration = Duration::from_millis(500);
@@ -112,11 +113,17 @@ fn main() -> Result<()> {
         bail!("needs nginx and Envoy: cargo xtask setup --tests, and SIDESTEP_TOOLS");
     };
     let bench = Bench { own: std::env::current_exe()?, nginx, sidecar, tested: acceleration::tested() };
-    let gains =
-        bench.rounds(&GAINS, &[Place::Direct, Place::Daemon, Place::Kernel, Place::Sidecar], ROUNDS)?;
-    let costs = bench.rounds(&COSTS, &[Place::Daemon, Place::Kernel, Place::DaemonAgain], COST_ROUNDS)?;
+    let (gain_rounds, cost_rounds) = match words.as_slice() {
+        ["costs", rounds, ..] if rounds.parse::<usize>().is_ok() => (0, rounds.parse()?),
+        ["costs", ..] => (0, COST_ROUNDS),
+        _ => (ROUNDS, COST_ROUNDS),
+    };
+    let places = [Place::Direct, Place::Daemon, Place::Kernel, Place::Sidecar];
+    let gains = bench.rounds(&GAINS, &places, gain_rounds)?;
+    let costs = bench.rounds(&COSTS, &[Place::Daemon, Place::Kernel, Place::DaemonAgain], cost_rounds)?;
     eprintln!();
-    let verdicts: Vec<Verdict> = gained(&gains).into_iter().chain(costs.chunks(3).map(cost)).collect();
+    let gained = if gain_rounds > 0 { gained(&gains) } else { Vec::new() };
+    let verdicts: Vec<Verdict> = gained.into_iter().chain(costs.chunks(3).map(cost)).collect();
     if words.windows(2).any(|pair| pair == ["-o", "json"]) {
         println!("{}", bench.json(&gains, &costs, &verdicts));
     } else {
@@ -195,12 +202,15 @@ impl Bench {
     }
 
     fn table(&self, gains: &[Row], costs: &[Row], verdicts: &[Verdict]) {
+        let rounds = |rows: &[Row]| rows.first().map_or(0, |row| row.per_second.len());
         println!(
-            "{}; medians of {ROUNDS} and of {COST_ROUNDS} rounds in turn, loopback, keep-alive",
-            self.title()
+            "{}; medians of rounds in turn ({}, {}), loopback, keep-alive",
+            self.title(),
+            rounds(gains),
+            rounds(costs)
         );
         println!("{:<26}{:<24}{:>12}{:>14}", "", "", "p50", "per second");
-        for row in gains.iter().chain(costs) {
+        for row in gains.iter().chain(costs).filter(|row| !row.p50.is_empty()) {
             let p50 = if row.is_wrk() { String::new() } else { format!("{:.1} µs", median(&row.p50)) };
             let place = row.place.words();
             println!("{:<26}{place:<24}{p50:>12}{:>14.0}", row.name, median(&row.per_second));

@@ -8,6 +8,7 @@ mod limits;
 mod policy;
 
 use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -31,6 +32,8 @@ pub const STATE_DIR: &str = "/run/sidestep";
 pub const HOT_BYTES: ByteSize = ByteSize(16 << 20);
 /// Bounds the ports of one workload: the kernel looks at each of them in turn.
 pub const PORTS_MAX: usize = 64;
+/// Bounds the threads that serve connections.
+pub const WORKER_THREADS_MAX: usize = 1024;
 /// Bounds the bytes of a configuration file.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -47,6 +50,9 @@ pub struct Config {
     pub admin: PathBuf,
     /// Whether every malformed request is answered with 400 instead of being relayed.
     pub strict_http: bool,
+    /// Threads that serve connections, 1 to 1024; one for each core by default.
+    #[serde(deserialize_with = "fields::threads")]
+    pub worker_threads: Option<NonZeroUsize>,
     /// When hits are given inside the kernel.
     pub acceleration: Mode,
     /// Kernel memory for responses that are given there, bytes; at least 512 KiB and at most 2 GiB are taken.
@@ -69,6 +75,7 @@ impl Default for Config {
             store_bytes: ByteSize(256 << 20),
             admin: PathBuf::from(ADMIN_SOCKET),
             strict_http: false,
+            worker_threads: None,
             acceleration: Mode::default(),
             hot_bytes: HOT_BYTES,
             skipped_fields: Skipped::default(),

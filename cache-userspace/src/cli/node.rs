@@ -59,7 +59,11 @@ impl Node {
             bail!("{} ({})", obstacle.says, obstacle.advice);
         }
         raise_descriptor_limit();
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        if let Some(threads) = config.worker_threads {
+            runtime.worker_threads(threads.get());
+        }
+        let runtime = runtime.enable_all().build()?;
         runtime.block_on(self.serve(config))?;
         Ok(ExitCode::SUCCESS)
     }

@@ -2,11 +2,12 @@
 //! field and the line of the value.
 
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use serde::{Deserializer, de};
 
-use super::PORTS_MAX;
+use super::{PORTS_MAX, WORKER_THREADS_MAX};
 use crate::redirect::hot::Skipped;
 
 struct NonEmpty;
@@ -64,6 +65,26 @@ impl<'de> de::Visitor<'de> for Ports {
         }
         if ports.is_empty() { Err(de::Error::custom("no port is named")) } else { Ok(ports) }
     }
+}
+
+struct Threads;
+
+impl de::Visitor<'_> for Threads {
+    type Value = Option<NonZeroUsize>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a number from 1 to {WORKER_THREADS_MAX}")
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Self::Value, E> {
+        let number = usize::try_from(number).ok().filter(|number| *number <= WORKER_THREADS_MAX);
+        let outside = || E::custom(format_args!("threads are a number from 1 to {WORKER_THREADS_MAX}"));
+        number.and_then(NonZeroUsize::new).ok_or_else(outside).map(Some)
+    }
+}
+
+pub(super) fn threads<'de, D: Deserializer<'de>>(input: D) -> Result<Option<NonZeroUsize>, D::Error> {
+    input.deserialize_u64(Threads)
 }
 
 pub(super) fn non_empty<'de, D: Deserializer<'de>>(input: D) -> Result<String, D::Error> {

@@ -10,6 +10,7 @@ const FULL: &str = "profile: rfc9111
 storeBytes: 1GiB
 admin: /tmp/a.sock
 strictHttp: true
+workerThreads: 3
 acceleration: hits
 hotBytes: 32MiB
 skippedFields: [X-Trace, b3]
@@ -42,6 +43,7 @@ fn a_full_configuration_is_read() {
     assert_eq!(config.profile, Profile::Rfc9111);
     assert_eq!(config.store_bytes, ByteSize(1 << 30));
     assert!(config.strict_http);
+    assert_eq!(config.worker_threads, NonZeroUsize::new(3));
     assert_eq!((config.acceleration, config.hot_bytes), (Mode::Hits, ByteSize(32 << 20)));
     assert!(config.skipped_fields.contains("x-trace") && !config.skipped_fields.contains("traceparent"));
     assert_eq!(config.excluded_uids, [7]);
@@ -79,6 +81,8 @@ fn what_is_wrong_is_named_with_its_field_and_line() {
         ),
         ("acceleration: on\n", "acceleration: unknown variant `on`", "line 1"),
         ("skippedFields: [b3, b4]\n", "skippedFields: the kernel cannot skip these fields", "line 1"),
+        ("workerThreads: 0\n", "workerThreads: threads are a number from 1 to 1024", "line 1"),
+        ("workerThreads: 4e3\n", "a number from 1 to 1024", "line 1"),
         ("profile: fast\n", "profile: unknown variant `fast`", "line 1"),
         ("policy:\n  staleIfErr: 5s\n", "policy: unknown field `staleIfErr`", "line 2"),
         ("policy:\n  staleAfter: soon\n", "policy.staleAfter: `soon` is no time", "line 2"),
@@ -130,12 +134,12 @@ fn more_ports_than_the_limit_are_refused_and_exactly_the_limit_is_not() {
 fn two_workloads_of_one_name_or_cgroup_are_refused_at_the_second() {
     let twice = FULL.replace("name: b", "name: \"a\" # again");
     assert!(
-        refusal(&twice).ends_with("workloads[1].name: \"a\" is already used at line 22"),
+        refusal(&twice).ends_with("workloads[1].name: \"a\" is already used at line 23"),
         "{}",
         refusal(&twice)
     );
     let shared = FULL.replace("/cg/b", "/cg/a");
-    assert!(refusal(&shared).ends_with("workloads[1].cgroup: \"/cg/a\" is already used at line 23"));
+    assert!(refusal(&shared).ends_with("workloads[1].cgroup: \"/cg/a\" is already used at line 24"));
 }
 
 #[test]

@@ -29,7 +29,7 @@ struct Arguments {
 enum Act {
     /// Install what is missing to compile the kernel programs (Debian, Ubuntu), or say what to install.
     Setup {
-        /// Install what the tests use as well: nginx, wrk, a JDK, Node, Go, Python packages …
+        /// Install what the tests use as well: nginx, Varnish, wrk, a JDK, Node, Go, Python packages …
         #[arg(long)]
         tests: bool,
     },

@@ -5,6 +5,7 @@
 mod apt;
 mod kernels;
 mod npm;
+mod oha;
 mod python;
 
 use std::{
@@ -26,8 +27,9 @@ use crate::{
 pub(crate) use kernels::{Kernel, SERIES};
 
 /// Packages of the tests, and the program by which each is known to be there.
-const TEST_PACKAGES: [(&str, &str); 9] = [
+const TEST_PACKAGES: [(&str, &str); 10] = [
     ("nginx-light", "nginx"),
+    VARNISH,
     ("wrk", "wrk"),
     ("iproute2", "ip"),
     ("iptables", "iptables"),
@@ -37,6 +39,13 @@ const TEST_PACKAGES: [(&str, &str); 9] = [
     ("npm", "npm"),
     ("default-jdk-headless", "javac"),
 ];
+
+/// A cache that is compared with.
+const VARNISH: (&str, &str) = ("varnish", "varnishd");
+
+/// Those without which nothing is compared.
+const BENCH_PACKAGES: [(&str, &str); 4] =
+    [("nginx-light", "nginx"), ("wrk", "wrk"), ("iproute2", "ip"), ("iptables", "iptables")];
 
 /// Those that `conformance` needs.
 const CONFORMANCE_PACKAGES: [(&str, &str); 3] = [("iproute2", "ip"), ("nodejs", "node"), ("npm", "npm")];
@@ -77,6 +86,25 @@ pub(crate) fn install(checkout: &Checkout, tests: bool) -> Result<()> {
 pub(crate) fn install_conformance(checkout: &Checkout) -> Result<PathBuf> {
     install_programs(&CONFORMANCE_PACKAGES, false)?;
     npm::install(&checkout.tools())
+}
+
+/// Installs what Sidestep is compared with, and what measures it. Quick when nothing is missing.
+///
+/// Returns what is still missing of that which can be left out, and why.
+///
+/// # Errors
+/// If something is missing without which nothing can be compared.
+#[expect(dead_code, reason = "until `bench` calls it")]
+pub(crate) fn install_bench(checkout: &Checkout) -> Result<Vec<String>> {
+    install_programs(&BENCH_PACKAGES, false)?;
+    oha::install(checkout)?;
+    let environment = install_programs(&[], !python::can_make_environments());
+    let optional = [
+        ("Varnish", install_programs(&[VARNISH], false)),
+        ("Envoy", environment.and_then(|()| python::install(&checkout.tools()))),
+    ];
+    let missing = optional.into_iter().filter_map(|(name, done)| Some(format!("{name}: {:#}", done.err()?)));
+    Ok(missing.collect())
 }
 
 /// Gets a kernel of each series and what boots them. Quick when nothing is missing.

@@ -2,6 +2,7 @@
 //!
 //! Only its configuration and its words are made here; where it runs is left to the test.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 
@@ -58,6 +59,7 @@ impl Envoy {
     fn redirected(listens: (&'static str, u16)) -> Result<Self> {
         let cluster = json!({
             "name": "origin", "type": "ORIGINAL_DST", "lb_policy": "CLUSTER_PROVIDED", "connect_timeout": "5s",
+            "circuit_breakers": unlimited(),
         });
         let filter = json!({
             "name": "envoy.filters.listener.original_dst",
@@ -87,7 +89,7 @@ impl Envoy {
         Self { threads, ..self }
     }
 
-    /// Stores what may be stored, in memory, and forwards to this origin whatever address a connection had.
+    /// Stores what may be stored, in memory and for good (it evicts nothing), and forwards to this origin whatever address a connection had.
     ///
     /// The cache filter forwards on connections of no client, so that a cluster has no address to take over. Istio does
     /// the same for every service it knows.
@@ -162,11 +164,17 @@ fn of_extension(name: &str) -> String {
 /// A cluster of one address.
 fn fixed(ip: &str, port: u16) -> Value {
     json!({
-        "name": "origin", "type": "STATIC", "connect_timeout": "5s",
+        "name": "origin", "type": "STATIC", "connect_timeout": "5s", "circuit_breakers": unlimited(),
         "load_assignment": {"cluster_name": "origin", "endpoints": [
             {"lb_endpoints": [{"endpoint": {"address": address(ip, port)}}]}
         ]},
     })
+}
+
+/// As many connections and requests as come, as Istio has it: of itself Envoy answers 503 beyond 1024.
+fn unlimited() -> Value {
+    let names = ["max_connections", "max_pending_requests", "max_requests", "max_retries"];
+    json!({"thresholds": [names.map(|name| (name, u32::MAX)).into_iter().collect::<BTreeMap<_, _>>()]})
 }
 
 fn address(ip: &str, port: u16) -> Value {

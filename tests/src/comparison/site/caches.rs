@@ -1,7 +1,8 @@
 //! Caches that a site's clients address themselves, in a pod of their own before the origin: nginx and Varnish.
 //!
-//! Each may store 512 MB in memory.
+//! Each may store 512 MiB in memory.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -23,12 +24,14 @@ pub(super) struct Cache {
     _process: Process,
     addr: SocketAddr,
     folder: Option<PathBuf>,
+    cgroup: Cgroup,
+    _pod: Pod,
     _scratch: Scratch,
 }
 
 impl Cache {
     /// Starts nginx, which stores in files that are in memory.
-    pub(super) fn nginx(pod: &Pod, cgroup: &Cgroup, origin: SocketAddr, threads: u32) -> Result<Self> {
+    pub(super) fn nginx(pod: Pod, origin: SocketAddr, threads: u32) -> Result<Self> {
         let program = locate::on_path("nginx").context("nginx is not installed")?;
         let (scratch, addr) = (Scratch::in_memory()?, SocketAddr::from((pod.address(), PORT)));
         let folder = scratch.file("stored");
@@ -43,11 +46,11 @@ impl Cache {
             folder.display()
         );
         let words = nginx::words(&program, &scratch, &main, &http)?;
-        Self::start(Place { pod, cgroup }, words, addr, scratch, Some(folder))
+        Self::start(pod, words, addr, scratch, Some(folder))
     }
 
     /// Starts Varnish, which has a thread for each connection, however many.
-    pub(super) fn varnish(pod: &Pod, cgroup: &Cgroup, origin: SocketAddr) -> Result<Self> {
+    pub(super) fn varnish(pod: Pod, origin: SocketAddr) -> Result<Self> {
         let program = locate::on_path("varnishd").context("varnishd is not installed")?;
         // Its log is a file that it maps: on a disk the disk would be measured.
         let (scratch, addr) = (Scratch::in_memory()?, SocketAddr::from((pod.address(), PORT)));
@@ -57,19 +60,25 @@ impl Cache {
         all.extend(words.map(Into::into));
         all.extend(["-p", "thread_pools=1", "-n"].map(Into::into));
         all.push(scratch.file("varnish").into());
-        Self::start(Place { pod, cgroup }, all, addr, scratch, None)
+        Self::start(pod, all, addr, scratch, None)
     }
 
     fn start(
-        place: Place<'_>,
-        words: Vec<std::ffi::OsString>,
+        pod: Pod,
+        words: Vec<OsString>,
         addr: SocketAddr,
         scratch: Scratch,
         folder: Option<PathBuf>,
     ) -> Result<Self> {
+        let cgroup = Cgroup::new()?;
+        let place = Place { pod: &pod, cgroup: &cgroup };
         let mut process = place.start(words)?;
         place.listens(&mut process, addr)?;
-        Ok(Self { _process: process, addr, folder, _scratch: scratch })
+        Ok(Self { _process: process, addr, folder, cgroup, _pod: pod, _scratch: scratch })
+    }
+
+    pub(super) fn cgroup(&self) -> &Cgroup {
+        &self.cgroup
     }
 
     pub(super) fn addr(&self) -> SocketAddr {

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Between, Site, sidecars};
+use super::{Site, sidecars};
 use crate::agent::Agent;
 use crate::comparison::plan::Mode;
 use crate::netns::Pod;
@@ -144,11 +144,7 @@ impl<'a> Probe<'a> {
 
     /// What the daemon says about kernel hits.
     fn says(&self) -> String {
-        match &self.site.between {
-            Between::Daemon(node) => {
-                format!("{:?}", node.status().map(|status| status["acceleration"].clone()))
-            }
-            _ => String::new(),
-        }
+        let status = self.site.node().map(|node| node.status().map(|all| all["acceleration"].clone()));
+        format!("{status:?}")
     }
 }

@@ -29,6 +29,7 @@ pub use components::components;
 pub use memory::Memory;
 
 use caches::Cache;
+use daemon::Daemon;
 use origin::Origin;
 use sidecars::Sidecars;
 
@@ -41,10 +42,8 @@ pub struct Site {
     mode: Mode,
     // What runs ends before what it runs in.
     between: Between,
-    proxies: Vec<Cgroup>,
     clients: Vec<Workload>,
     origin: Origin,
-    _cache_pod: Option<Pod>,
     _net: NodeNet,
     sizes: Vec<(String, usize)>,
 }
@@ -53,12 +52,43 @@ pub struct Site {
 #[derive(Debug)]
 enum Between {
     Nothing,
-    Sidecars {
-        _running: Sidecars,
-    },
+    Sidecars(Sidecars),
     Cache(Cache),
     /// The daemon, which holds the clients as its workloads.
-    Daemon(Box<Node>),
+    Daemon(Box<Daemon>),
+}
+
+impl Between {
+    /// Starts it; `cache` is the pod of a cache that clients address.
+    fn start(
+        mode: Mode,
+        clients: &mut Vec<Workload>,
+        cache: Pod,
+        origin: &Origin,
+        net: &NodeNet,
+        threads: u32,
+    ) -> Result<Self> {
+        Ok(match mode {
+            Mode::Direct => Self::Nothing,
+            Mode::Sidecar => Self::Sidecars(Sidecars::before(clients, threads)?),
+            Mode::SidecarBoth => Self::Sidecars(Sidecars::before_both(clients, origin.pod(), threads)?),
+            Mode::EnvoyCache => Self::Sidecars(Sidecars::caching(clients, origin.addr(), threads)?),
+            Mode::Nginx => Self::Cache(Cache::nginx(cache, origin.addr(), threads)?),
+            Mode::Varnish => Self::Cache(Cache::varnish(cache, origin.addr())?),
+            Mode::SidestepMiss | Mode::SidestepOff | Mode::Sidestep => {
+                Self::Daemon(Box::new(Daemon::start(mode, std::mem::take(clients), net, threads)?))
+            }
+        })
+    }
+
+    fn cgroups(&self) -> Vec<&Cgroup> {
+        match self {
+            Self::Nothing => Vec::new(),
+            Self::Sidecars(sidecars) => sidecars.cgroups(),
+            Self::Cache(cache) => vec![cache.cgroup()],
+            Self::Daemon(daemon) => vec![daemon.cgroup()],
+        }
+    }
 }
 
 impl Site {
@@ -77,49 +107,12 @@ impl Site {
         net.forward()?;
         let mut pods = net.pods(clients + 2)?.into_iter();
         let mut pod = || pods.next().context("too few pods");
-        let origin = Origin::start(pod()?, sizes)?;
-        let cache_pod = pod()?;
-        let named = pods.enumerate().map(|(n, pod)| {
-            let workload = Workload::of_pod(&format!("client-{n}"), pod, &[origin::PORT]);
-            workload.with_context(|| format!("client {n}"))
-        });
-        let mut clients: Vec<Workload> = named.collect::<Result<_>>()?;
-        let mut proxies = Vec::new();
-        if mode != Mode::Direct {
-            proxies.push(Cgroup::new()?);
-        }
-        if mode == Mode::SidecarBoth {
-            proxies.push(Cgroup::new()?);
-        }
-        let between = match (mode, proxies.as_slice()) {
-            (Mode::Sidecar | Mode::EnvoyCache | Mode::SidecarBoth, [outer, inner @ ..]) => {
-                let caching = (mode == Mode::EnvoyCache).then(|| origin.addr());
-                let inner = inner.first().map(|cgroup| (origin.pod(), cgroup));
-                Between::Sidecars { _running: Sidecars::start(&clients, outer, inner, caching, threads)? }
-            }
-            (Mode::Nginx, [cgroup, ..]) => {
-                Between::Cache(Cache::nginx(&cache_pod, cgroup, origin.addr(), threads)?)
-            }
-            (Mode::Varnish, [cgroup, ..]) => {
-                Between::Cache(Cache::varnish(&cache_pod, cgroup, origin.addr())?)
-            }
-            (Mode::SidestepMiss | Mode::SidestepOff | Mode::Sidestep, [cgroup, ..]) => {
-                let node = daemon::start(mode, std::mem::take(&mut clients), cgroup, &net, threads)?;
-                Between::Daemon(Box::new(node))
-            }
-            _ => Between::Nothing,
-        };
+        let (origin, cache) = (Origin::start(pod()?, sizes)?, pod()?);
+        let client = |(n, pod)| Workload::of_pod(&format!("client-{n}"), pod, &[origin::PORT]);
+        let mut clients: Vec<Workload> = pods.enumerate().map(client).collect::<Result<_>>()?;
+        let between = Between::start(mode, &mut clients, cache, &origin, &net, threads)?;
         let sizes = sizes.iter().map(|(name, bytes)| ((*name).to_owned(), *bytes)).collect();
-        Ok(Ok(Self {
-            mode,
-            between,
-            proxies,
-            clients,
-            origin,
-            _cache_pod: Some(cache_pod),
-            _net: net,
-            sizes,
-        }))
+        Ok(Ok(Self { mode, between, clients, origin, _net: net, sizes }))
     }
 
     /// Which mode it is.
@@ -135,17 +128,14 @@ impl Site {
         }
     }
 
-    /// What stands before the name of each file in a target, without the `/` between.
+    /// What stands before the `/` and the name of each file in a target.
     pub fn prefix(&self) -> &'static str {
         if self.mode == Mode::SidestepMiss { NOT_STORABLE } else { "" }
     }
 
     /// The clients, in order.
     fn clients(&self) -> &[Workload] {
-        match &self.between {
-            Between::Daemon(node) => node.workloads(),
-            _ => &self.clients,
-        }
+        self.node().map_or(&self.clients, Node::workloads)
     }
 
     /// A command of the `n`-th client, counted from 0, in its pod and its cgroup.
@@ -160,7 +150,7 @@ impl Site {
 
     /// The cgroups of whatever stands between; none where nothing does.
     pub fn proxy_cgroups(&self) -> Vec<&Path> {
-        self.proxies.iter().map(Cgroup::path).collect()
+        self.between.cgroups().into_iter().map(Cgroup::path).collect()
     }
 
     /// The cgroup of the origin.
@@ -176,7 +166,7 @@ impl Site {
     /// The daemon, in the modes that have one.
     pub fn node(&self) -> Option<&Node> {
         match &self.between {
-            Between::Daemon(node) => Some(node),
+            Between::Daemon(daemon) => Some(daemon.node()),
             _ => None,
         }
     }
@@ -184,11 +174,11 @@ impl Site {
     /// Memory of all that stands between.
     pub fn memory(&self) -> Result<Memory> {
         let daemon = self.node().map(|node| node.process().pid());
-        let store = match &self.between {
+        let folder = match &self.between {
             Between::Cache(cache) => cache.folder(),
             _ => None,
         };
-        Memory::read(&self.proxy_cgroups(), daemon, store)
+        Memory::read(&self.proxy_cgroups(), daemon, folder)
     }
 }
 

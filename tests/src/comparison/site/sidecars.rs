@@ -17,50 +17,59 @@ use crate::{admin, sidecar};
 #[derive(Debug)]
 pub(super) struct Sidecars {
     running: Vec<(Process, Envoy)>,
+    outer: Cgroup,
+    inner: Option<Cgroup>,
 }
 
 impl Sidecars {
-    /// Starts one for each client in `outer`, which caches what is of an origin where one is given, and one for the
-    /// pod of `origin`, in its cgroup.
-    pub(super) fn start(
-        clients: &[Workload],
-        outer: &Cgroup,
-        origin: Option<(&Pod, &Cgroup)>,
-        caching: Option<SocketAddr>,
-        threads: u32,
-    ) -> Result<Self> {
-        let mut places = Vec::new();
-        for client in clients {
-            let pod = client.pod().context("a client without a pod")?;
-            let envoy = Envoy::sidecar()?.threads(threads).admin();
-            let envoy = match caching {
-                Some(origin) => envoy.caching(origin),
-                None => envoy,
-            };
-            places.push((Place { pod, cgroup: outer }, envoy));
+    /// Starts one before each client.
+    pub(super) fn before(clients: &[Workload], threads: u32) -> Result<Self> {
+        Self::start(clients, threads, |envoy| envoy)
+    }
+
+    /// Starts one before each client that caches what is this origin's.
+    pub(super) fn caching(clients: &[Workload], origin: SocketAddr, threads: u32) -> Result<Self> {
+        Self::start(clients, threads, |envoy| envoy.caching(origin))
+    }
+
+    /// Starts one before each client, and one before the origin in this pod.
+    pub(super) fn before_both(clients: &[Workload], origin: &Pod, threads: u32) -> Result<Self> {
+        let mut all = Self::before(clients, threads)?;
+        let (cgroup, envoy) = (all.inner.insert(Cgroup::new()?), Envoy::inbound()?.threads(threads).admin());
+        let place = Place { pod: origin, cgroup };
+        let (mut process, port) = (launch(place, &envoy)?, envoy.port());
+        place.listens(&mut process, loopback(port))?;
+        sidecar::redirect_inbound(origin.enter())?;
+        all.running.push((process, envoy));
+        Ok(all)
+    }
+
+    fn start(clients: &[Workload], threads: u32, shape: impl Fn(Envoy) -> Envoy) -> Result<Self> {
+        let mut all = Self { running: Vec::new(), outer: Cgroup::new()?, inner: None };
+        let pods = clients.iter().map(|client| client.pod().context("a client without a pod"));
+        let pods: Vec<&Pod> = pods.collect::<Result<_>>()?;
+        let places: Vec<Place<'_>> = pods.iter().map(|pod| Place { pod, cgroup: &all.outer }).collect();
+        // All of them first: each takes half a second to be ready.
+        for place in &places {
+            let envoy = shape(Envoy::sidecar()?.threads(threads).admin());
+            all.running.push((launch(*place, &envoy)?, envoy));
         }
-        if let Some((pod, cgroup)) = origin {
-            places.push((Place { pod, cgroup }, Envoy::inbound()?.threads(threads).admin()));
-        }
-        let mut all = Self { running: Vec::new() };
-        let mut started = Vec::new();
-        // All of them first: they take half a second each to be ready.
-        for (place, envoy) in places {
-            let words = envoy.words_as_sidecar()?.context("envoy is not installed")?;
-            all.running.push((place.start(words)?, envoy));
-            started.push(place);
-        }
-        for (n, ((process, envoy), place)) in all.running.iter_mut().zip(started).enumerate() {
+        for (place, (process, envoy)) in places.iter().zip(&mut all.running) {
             place.listens(process, loopback(envoy.port()))?;
-            if n < clients.len() {
-                sidecar::spare_loopback(place.pod.enter())?;
-                sidecar::redirect_outbound(place.pod.enter())?;
-            } else {
-                sidecar::redirect_inbound(place.pod.enter())?;
-            }
+            sidecar::spare_loopback(place.pod.enter())?;
+            sidecar::redirect_outbound(place.pod.enter())?;
         }
         Ok(all)
     }
+
+    /// Those of the clients' Envoys and of the origin's.
+    pub(super) fn cgroups(&self) -> Vec<&Cgroup> {
+        [&self.outer].into_iter().chain(&self.inner).collect()
+    }
+}
+
+fn launch(place: Place<'_>, envoy: &Envoy) -> Result<Process> {
+    place.start(envoy.words_as_sidecar()?.context("envoy is not installed")?)
 }
 
 /// How many requests the Envoy of a pod has answered with success.

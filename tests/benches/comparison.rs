@@ -103,7 +103,7 @@ impl Arguments {
         if self.reverse {
             modes.reverse();
         }
-        let oha = locate::tool("oha").context("needs oha: cargo xtask bench installs it")?;
+        let oha = locate::oha().context("needs oha: cargo xtask bench installs it")?;
         let profile = if self.quick { Profile::Quick } else { Profile::Full };
         let options = Options { profile, modes, oha, commit: run::commit(), date: date() };
         let new = run::run(&options)?;

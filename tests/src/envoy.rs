@@ -3,6 +3,7 @@
 //! Only its configuration and its words are made here; where it runs is left to the test.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -17,82 +18,157 @@ pub const SIDECAR_USER: u32 = 1337;
 /// The port to which a sidecar's rules send every other connection, as Istio names it.
 pub const SIDECAR_PORT: u16 = 15001;
 
-/// The configuration of an Envoy with one worker.
+/// The port to which its rules send every connection that comes from outside, as Istio names it.
+pub const INBOUND_PORT: u16 = 15006;
+
+/// The port of 127.0.0.1 where an Envoy with [`Envoy::admin`] speaks about itself, as Istio names it.
+pub const ADMIN_PORT: u16 = 15000;
+
+/// The figure of [`Envoy::admin`] that counts every request it answered with success.
+pub const ANSWERED: &str = "http.all.downstream_rq_2xx";
+
+/// The configuration of an Envoy, with one worker unless told otherwise.
 #[derive(Debug)]
 pub struct Envoy {
     scratch: Scratch,
-    port: u16,
+    listens: (&'static str, u16),
+    threads: u32,
+    cluster: Value,
+    listener_filters: Vec<Value>,
+    http_filters: Vec<Value>,
+    admin: Option<u16>,
 }
 
 impl Envoy {
     /// A proxy on a free port of 127.0.0.1, for the origin on this port of 127.0.0.1.
     pub fn proxy(origin: u16) -> Result<Self> {
-        let address = address(origin);
-        let cluster = json!({
-            "name": "origin", "type": "STATIC", "connect_timeout": "5s",
-            "load_assignment": {"cluster_name": "origin", "endpoints": [
-                {"lb_endpoints": [{"endpoint": {"address": address}}]}
-            ]},
-        });
-        Self::with(port::unused()?, cluster, &[])
+        Self::with(("127.0.0.1", port::unused()?), fixed("127.0.0.1", origin), &[])
     }
 
     /// A sidecar: it connects to whatever address a connection had before the rules sent it here.
     pub fn sidecar() -> Result<Self> {
+        Self::redirected(("127.0.0.1", SIDECAR_PORT))
+    }
+
+    /// A sidecar before a server: the same for connections that come from outside.
+    pub fn inbound() -> Result<Self> {
+        Self::redirected(("0.0.0.0", INBOUND_PORT))
+    }
+
+    fn redirected(listens: (&'static str, u16)) -> Result<Self> {
         let cluster = json!({
             "name": "origin", "type": "ORIGINAL_DST", "lb_policy": "CLUSTER_PROVIDED", "connect_timeout": "5s",
         });
-        let type_url = "type.googleapis.com/envoy.extensions.filters.listener.original_dst.v3.OriginalDst";
         let filter = json!({
-            "name": "envoy.filters.listener.original_dst", "typed_config": {"@type": type_url},
+            "name": "envoy.filters.listener.original_dst",
+            "typed_config": {"@type": of_extension("filters.listener.original_dst.v3.OriginalDst")},
         });
-        Self::with(SIDECAR_PORT, cluster, &[filter])
+        Self::with(listens, cluster, &[filter])
     }
 
-    fn with(port: u16, cluster: Value, listener_filters: &[Value]) -> Result<Self> {
-        let network = "type.googleapis.com/envoy.extensions.filters.network";
-        let router = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
+    fn with(listens: (&'static str, u16), cluster: Value, listener_filters: &[Value]) -> Result<Self> {
+        // Without this each answer says how long it took, and no two are the same.
+        let router = json!({"name": "envoy.filters.http.router", "typed_config": {
+            "@type": of_extension("filters.http.router.v3.Router"), "suppress_envoy_headers": true,
+        }});
+        Ok(Self {
+            scratch: Scratch::new()?,
+            listens,
+            threads: 1,
+            cluster,
+            listener_filters: listener_filters.to_vec(),
+            http_filters: vec![router],
+            admin: None,
+        })
+    }
+
+    /// Works with so many threads.
+    pub fn threads(self, threads: u32) -> Self {
+        Self { threads, ..self }
+    }
+
+    /// Stores what may be stored, in memory, and forwards to this origin whatever address a connection had.
+    ///
+    /// The cache filter forwards on connections of no client, so that a cluster has no address to take over. Istio does
+    /// the same for every service it knows.
+    pub fn caching(mut self, origin: SocketAddr) -> Self {
+        self.cluster = fixed(&origin.ip().to_string(), origin.port());
+        let store = of_extension("http.cache.simple_http_cache.v3.SimpleHttpCacheConfig");
+        let cache = json!({"name": "envoy.filters.http.cache", "typed_config": {
+            "@type": of_extension("filters.http.cache.v3.CacheConfig"), "typed_config": {"@type": store},
+        }});
+        self.http_filters.insert(0, cache);
+        self
+    }
+
+    /// Speaks about itself at [`ADMIN_PORT`] of 127.0.0.1.
+    pub fn admin(self) -> Self {
+        Self { admin: Some(ADMIN_PORT), ..self }
+    }
+
+    fn json(&self) -> Value {
         let connection = json!({
-            "@type": format!("{network}.http_connection_manager.v3.HttpConnectionManager"),
+            "@type": of_extension("filters.network.http_connection_manager.v3.HttpConnectionManager"),
             "stat_prefix": "all",
             "route_config": {"virtual_hosts": [
                 {"name": "all", "domains": ["*"],
                  "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "origin"}}]}
             ]},
-            // Without this each answer says how long it took, and no two are the same.
-            "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {
-                "@type": router, "suppress_envoy_headers": true,
-            }}],
+            "http_filters": self.http_filters,
         });
+        let (ip, port) = self.listens;
         let listener = json!({
-            "name": "all", "address": address(port), "listener_filters": listener_filters,
+            "name": "all", "address": address(ip, port), "listener_filters": self.listener_filters,
             "filter_chains": [{"filters": [
                 {"name": "envoy.filters.network.http_connection_manager", "typed_config": connection}
             ]}],
         });
-        let scratch = Scratch::new()?;
-        let all = json!({"static_resources": {"listeners": [listener], "clusters": [cluster]}});
-        scratch.write("envoy.json", serde_json::to_vec(&all)?)?;
-        Ok(Self { scratch, port })
+        let mut all = json!({"static_resources": {"listeners": [listener], "clusters": [self.cluster]}});
+        if let Some(port) = self.admin {
+            all["admin"] = json!({"address": address("127.0.0.1", port)});
+        }
+        all
     }
 
     /// The words that run it; nothing where Envoy is not installed.
     pub fn words(&self) -> Result<Option<Vec<OsString>>> {
         let Some(program) = locate::needed("envoy", locate::tool("envoy"))? else { return Ok(None) };
+        let config = self.scratch.write("envoy.json", serde_json::to_vec(&self.json())?)?;
         // Hot restart would make the Envoys of one machine share memory.
-        let words = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "warn"];
-        let mut all: Vec<OsString> =
-            vec![program.into(), "-c".into(), self.scratch.file("envoy.json").into()];
+        let words = ["--disable-hot-restart", "--log-level", "warn", "--concurrency"];
+        let mut all: Vec<OsString> = vec![program.into(), "-c".into(), config.into()];
         all.extend(words.iter().map(OsString::from));
+        all.push(self.threads.to_string().into());
         Ok(Some(all))
     }
 
-    /// The port of 127.0.0.1 at which it listens.
+    /// The same as the user [`SIDECAR_USER`], whom this needs root to become.
+    pub fn words_as_sidecar(&self) -> Result<Option<Vec<OsString>>> {
+        let user = [format!("--reuid={SIDECAR_USER}"), format!("--regid={SIDECAR_USER}")];
+        let setpriv = ["setpriv", &user[0], &user[1], "--clear-groups", "--"].map(OsString::from);
+        Ok(self.words()?.map(|words| setpriv.into_iter().chain(words).collect()))
+    }
+
+    /// The port at which it listens.
     pub fn port(&self) -> u16 {
-        self.port
+        self.listens.1
     }
 }
 
-fn address(port: u16) -> Value {
-    json!({"socket_address": {"address": "127.0.0.1", "port_value": port}})
+fn of_extension(name: &str) -> String {
+    format!("type.googleapis.com/envoy.extensions.{name}")
+}
+
+/// A cluster of one address.
+fn fixed(ip: &str, port: u16) -> Value {
+    json!({
+        "name": "origin", "type": "STATIC", "connect_timeout": "5s",
+        "load_assignment": {"cluster_name": "origin", "endpoints": [
+            {"lb_endpoints": [{"endpoint": {"address": address(ip, port)}}]}
+        ]},
+    })
+}
+
+fn address(ip: &str, port: u16) -> Value {
+    json!({"socket_address": {"address": ip, "port_value": port}})
 }

@@ -45,6 +45,12 @@ pub fn tool(name: &str) -> Option<PathBuf> {
     path.exists().then_some(path)
 }
 
+/// The load generator oha, of the tools or on the search path, if it is installed.
+pub fn oha() -> Option<PathBuf> {
+    let tools = env::var_os("SIDESTEP_TOOLS").map(|tools| PathBuf::from(tools).join("oha/bin/oha"));
+    tools.filter(|path| path.is_file()).or_else(|| on_path("oha"))
+}
+
 /// A program on the search path, if it is installed.
 pub fn on_path(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
@@ -59,10 +65,16 @@ pub fn on_path(name: &str) -> Option<PathBuf> {
 /// Where `SIDESTEP_TOOLS` is set somebody has set the machine up, and a missing program is an error.
 pub fn needed(name: &str, found: Option<PathBuf>) -> Result<Option<PathBuf>> {
     if found.is_none() {
-        ensure!(env::var_os("SIDESTEP_TOOLS").is_none(), "{name} is not installed");
-        println!("skipped: {name} is not installed");
+        skip(&format!("{name} is not installed"))?;
     }
     Ok(found)
+}
+
+/// Says that a test is skipped for want of a program, and why; the same error where somebody has set the machine up.
+pub fn skip(why: &str) -> Result<()> {
+    ensure!(env::var_os("SIDESTEP_TOOLS").is_none(), "{why}");
+    println!("skipped: {why}");
+    Ok(())
 }
 
 fn beside_test(name: &str) -> Result<PathBuf> {

@@ -61,6 +61,15 @@ impl Netns {
         net.push(self.path());
         vec!["nsenter".into(), net, "--".into()]
     }
+
+    fn set(&self, parameter: &str, value: &str) -> Result<()> {
+        let mut words = self.enter();
+        let script = format!("echo {value} > /proc/sys/net/{parameter}");
+        words.extend(["sh".into(), "-c".into(), script.into()]);
+        let mut words = words.into_iter();
+        let program = words.next().context("no program")?.to_string_lossy().into_owned();
+        call(&program, words, "").map(drop)
+    }
 }
 
 impl Drop for Netns {
@@ -141,6 +150,11 @@ impl NodeNet {
     pub fn ip(&self, script: &str) -> Result<()> {
         self.0.ip(script)
     }
+
+    /// Passes packets on from one pod to another, as the kernel of a node does.
+    pub fn forward(&self) -> Result<()> {
+        self.0.set("ipv4/ip_forward", "1")
+    }
 }
 
 /// The namespace that stands for a pod.
@@ -178,17 +192,17 @@ impl Pod {
 
     /// Sets a network parameter of the kernel in it, by its path below `/proc/sys/net`.
     pub fn set(&self, parameter: &str, value: &str) -> Result<()> {
-        let mut words = self.enter();
-        let script = format!("echo {value} > /proc/sys/net/{parameter}");
-        words.extend(["sh".into(), "-c".into(), script.into()]);
-        let mut words = words.into_iter();
-        let program = words.next().context("no program")?.to_string_lossy().into_owned();
-        call(&program, words, "").map(drop)
+        self.netns.set(parameter, value)
     }
 
     /// Binds a listener in the pod itself, on a free port of 127.0.0.1.
     pub fn listen(&self) -> Result<TcpListener> {
         self.netns.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+    }
+
+    /// Connects from inside.
+    pub fn connect(&self, addr: SocketAddr) -> Result<TcpStream> {
+        self.netns.within(move || TcpStream::connect(addr))
     }
 }
 

@@ -1,8 +1,11 @@
 //! A real nginx as an origin, with a configuration, ports and files of its own; and one that is a proxy.
+//!
+//! [`words`] runs any other, wherever a test wants it.
 
 use std::ffi::OsString;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -10,6 +13,35 @@ use crate::netns::NodeNet;
 use crate::process::Process;
 use crate::scratch::Scratch;
 use crate::{locate, port, wait};
+
+/// One process for all: what dies with it is all of it.
+pub const ONE_PROCESS: &str = "master_process off; worker_processes 1;";
+
+/// The words that run an nginx in this folder, with these lines of its configuration and these of its `http` block.
+pub fn words(program: &Path, scratch: &Scratch, main: &str, http: &str) -> Result<Vec<OsString>> {
+    let dir = scratch.path().display();
+    let config = format!(
+        "daemon off; {main} pid {dir}/pid; error_log {dir}/error.log;\n\
+         events {{ worker_connections 4096; }}\n\
+         http {{ client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy;\n\
+         fastcgi_temp_path {dir}/fastcgi; uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;\n\
+         keepalive_requests 100000000;\n\
+         {http} }}\n"
+    );
+    let config = scratch.write("nginx.conf", config)?;
+    let log = scratch.file("error.log");
+    Ok(vec![program.into(), "-e".into(), log.into(), "-c".into(), config.into()])
+}
+
+/// Puts `files` (name, content) into a folder of their own and returns its path.
+pub fn root(scratch: &Scratch, files: &[(&str, Vec<u8>)]) -> Result<PathBuf> {
+    let root = scratch.file("root");
+    fs::create_dir(&root)?;
+    for (name, content) in files {
+        fs::write(root.join(name), content)?;
+    }
+    Ok(root)
+}
 
 /// A running nginx.
 #[derive(Debug)]
@@ -40,33 +72,19 @@ impl Nginx {
     fn start(files: &[(&str, Vec<u8>)], logs: bool, net: Option<&NodeNet>) -> Result<Option<Self>> {
         let Some(program) = locate::needed("nginx", locate::on_path("nginx"))? else { return Ok(None) };
         let (scratch, port) = (Scratch::new()?, port::unused()?);
-        let root = scratch.file("root");
-        fs::create_dir(&root)?;
-        for (name, content) in files {
-            fs::write(root.join(name), content)?;
-        }
-        let dir = scratch.path().display();
-        let log = if logs { format!("{dir}/access.log") } else { "off".to_owned() };
-        let config = format!(
-            "daemon off; master_process off; worker_processes 1; pid {dir}/pid; error_log {dir}/error.log;\n\
-             events {{ worker_connections 1024; }}\n\
-             http {{ access_log {log}; client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy;\n\
-             fastcgi_temp_path {dir}/fastcgi; uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;\n\
-             keepalive_requests 100000000;\n\
-             server {{ listen 127.0.0.1:{port} backlog=1024; root {dir}/root; expires 1h;\n\
-             location /u/ {{ alias {dir}/root/; expires off; }}\n\
-             location /n/ {{ alias {dir}/root/; expires off; add_header Cache-Control no-store; }} }} }}\n"
+        let root = root(&scratch, files)?;
+        let root = root.display();
+        let log = scratch.file("access.log");
+        let log = if logs { log.display().to_string() } else { "off".to_owned() };
+        let http = format!(
+            "access_log {log};\n\
+             server {{ listen 127.0.0.1:{port} backlog=1024; root {root}; expires 1h;\n\
+             location /u/ {{ alias {root}/; expires off; }}\n\
+             location /n/ {{ alias {root}/; expires off; add_header Cache-Control no-store; }} }}"
         );
-        let config = scratch.write("nginx.conf", config)?;
-        let mut words = net.map(NodeNet::enter).unwrap_or_default();
-        words.extend([
-            program.into(),
-            "-e".into(),
-            scratch.file("error.log").into(),
-            "-c".into(),
-            config.into(),
-        ]);
-        let process = Process::of_words(words)?;
+        let mut all = net.map(NodeNet::enter).unwrap_or_default();
+        all.extend(words(&program, &scratch, ONE_PROCESS, &http)?);
+        let process = Process::of_words(all)?;
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let listens = || match net {
             Some(net) => net.connect(addr).is_ok(),
@@ -94,32 +112,26 @@ impl Nginx {
 pub struct Proxy {
     scratch: Scratch,
     port: u16,
+    origin: u16,
 }
 
 impl Proxy {
     /// A proxy on a free port of 127.0.0.1, for the origin on this port of 127.0.0.1.
     pub fn to(origin: u16) -> Result<Self> {
-        let (scratch, port) = (Scratch::new()?, port::unused()?);
-        let dir = scratch.path().display();
-        let config = format!(
-            "daemon off; master_process off; worker_processes 1; pid {dir}/pid; error_log {dir}/error.log;\n\
-             events {{ worker_connections 1024; }}\n\
-             http {{ access_log off; client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy;\n\
-             fastcgi_temp_path {dir}/fastcgi; uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;\n\
-             keepalive_requests 100000000;\n\
-             upstream origin {{ server 127.0.0.1:{origin}; keepalive 16; keepalive_requests 100000000; }}\n\
-             server {{ listen 127.0.0.1:{port} backlog=1024; location / {{ proxy_pass http://origin;\n\
-             proxy_http_version 1.1; proxy_set_header Connection \"\"; }} }} }}\n"
-        );
-        scratch.write("nginx.conf", config)?;
-        Ok(Self { scratch, port })
+        Ok(Self { scratch: Scratch::new()?, port: port::unused()?, origin })
     }
 
     /// The words that run it; nothing where nginx is not installed.
     pub fn words(&self) -> Result<Option<Vec<OsString>>> {
         let Some(program) = locate::needed("nginx", locate::on_path("nginx"))? else { return Ok(None) };
-        let (log, config) = (self.scratch.file("error.log"), self.scratch.file("nginx.conf"));
-        Ok(Some(vec![program.into(), "-e".into(), log.into(), "-c".into(), config.into()]))
+        let Self { port, origin, .. } = self;
+        let http = format!(
+            "access_log off;\n\
+             upstream origin {{ server 127.0.0.1:{origin}; keepalive 16; keepalive_requests 100000000; }}\n\
+             server {{ listen 127.0.0.1:{port} backlog=1024; location / {{ proxy_pass http://origin;\n\
+             proxy_http_version 1.1; proxy_set_header Connection \"\"; }} }}"
+        );
+        words(&program, &self.scratch, ONE_PROCESS, &http).map(Some)
     }
 
     /// Its port on 127.0.0.1.

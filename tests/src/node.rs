@@ -120,7 +120,16 @@ impl Node {
 
     /// Starts a node through another command, such as setpriv, and waits until every workload is enrolled.
     pub fn behind(prefix: &[&str], workloads: impl Into<Vec<Workload>>) -> Result<Self> {
-        let mut node = Self::start_through(&locate::sidestep()?, prefix, "", workloads)?;
+        Self::configured_behind("", prefix, workloads)
+    }
+
+    /// The same, with further lines of configuration.
+    pub fn configured_behind(
+        lines: &str,
+        prefix: &[&str],
+        workloads: impl Into<Vec<Workload>>,
+    ) -> Result<Self> {
+        let mut node = Self::start_through(&locate::sidestep()?, prefix, lines, workloads)?;
         node.all_enrolled()?;
         Ok(node)
     }

@@ -20,8 +20,17 @@ pub struct Scratch(PathBuf);
 impl Scratch {
     /// Makes the directory under the system's temporary one.
     pub fn new() -> Result<Self> {
+        Self::below(&env::temp_dir())
+    }
+
+    /// Makes the directory where files are in memory and nowhere else.
+    pub fn in_memory() -> Result<Self> {
+        Self::below(Path::new("/dev/shm"))
+    }
+
+    fn below(dir: &Path) -> Result<Self> {
         use std::os::unix::fs::PermissionsExt;
-        let path = env::temp_dir().join(unique_name());
+        let path = dir.join(unique_name());
         fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
         Ok(Self(path))

@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::{Context, Result};
 
-use crate::envoy::{Envoy, SIDECAR_PORT, SIDECAR_USER};
+use crate::envoy::{Envoy, INBOUND_PORT, SIDECAR_PORT, SIDECAR_USER};
 use crate::netns::NodeNet;
 use crate::nginx::Nginx;
 use crate::process::{Process, call};
@@ -29,24 +29,13 @@ impl Sidecar {
         let net = NodeNet::new()?;
         let Some(nginx) = Nginx::measured_in(&net, files)? else { return Ok(None) };
         let config = Envoy::sidecar()?;
-        let Some(envoy) = config.words()? else { return Ok(None) };
-        let mut words = net.enter();
-        words.extend(["setpriv".into(), format!("--reuid={SIDECAR_USER}").into()]);
-        words.extend([format!("--regid={SIDECAR_USER}").into(), "--clear-groups".into(), "--".into()]);
-        words.extend(envoy);
-        let envoy = Process::of_words(words)?;
+        let Some(envoy) = config.words_as_sidecar()? else { return Ok(None) };
+        let envoy = Process::of_words(net.enter().into_iter().chain(envoy))?;
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, SIDECAR_PORT));
         wait::wait_until(wait::PATIENCE, "the sidecar listens", || net.connect(addr).is_ok())
             .with_context(|| envoy.errors_so_far())?;
 
-        let mut rule = net.enter();
-        let words = format!(
-            "iptables -t nat -A OUTPUT -p tcp -m owner ! --uid-owner {SIDECAR_USER} \
-             -j REDIRECT --to-ports {SIDECAR_PORT}"
-        );
-        rule.extend(words.split_whitespace().map(OsString::from));
-        let program = rule.remove(0);
-        call(&program.to_string_lossy(), rule, "")?;
+        redirect_outbound(net.enter())?;
         Ok(Some(Self { nginx, _envoy: envoy, _config: config, net }))
     }
 
@@ -59,4 +48,26 @@ impl Sidecar {
     pub fn port(&self) -> u16 {
         self.nginx.port()
     }
+}
+
+/// Sends every connection that is made where these words enter to the sidecar there, but the sidecar's own.
+pub fn redirect_outbound(enter: Vec<OsString>) -> Result<()> {
+    let to = format!("REDIRECT --to-ports {SIDECAR_PORT}");
+    nat(enter, &format!("-A OUTPUT -p tcp -m owner ! --uid-owner {SIDECAR_USER} -j {to}"))
+}
+
+/// Leaves connections to 127.0.0.1 alone where these words enter, if it is said before [`redirect_outbound`].
+pub fn spare_loopback(enter: Vec<OsString>) -> Result<()> {
+    nat(enter, "-A OUTPUT -p tcp -d 127.0.0.1/32 -j RETURN")
+}
+
+/// Sends every connection that comes in where these words enter to the sidecar there.
+pub fn redirect_inbound(enter: Vec<OsString>) -> Result<()> {
+    nat(enter, &format!("-A PREROUTING -p tcp -j REDIRECT --to-ports {INBOUND_PORT}"))
+}
+
+fn nat(mut enter: Vec<OsString>, rule: &str) -> Result<()> {
+    enter.extend(["iptables", "-t", "nat"].into_iter().chain(rule.split(' ')).map(OsString::from));
+    let program = enter.remove(0);
+    call(&program.to_string_lossy(), enter, "").map(drop)
 }

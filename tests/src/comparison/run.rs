@@ -92,7 +92,7 @@ pub fn run(options: &Options) -> Result<Report> {
             generator_threads: THREADS,
             closed_s: closed_s as f64,
             open_s: open_s as f64,
-            components: site::components(&options.oha),
+            components: site::components(),
         },
         modes,
         cases,
@@ -181,7 +181,7 @@ fn warm(site: &Site, load: Load) -> Result<()> {
     let url = format!("http://{}{all}", site.addr());
     for _ in 0..WARMINGS {
         let words = ["curl", "--silent", "--show-error", "--fail", "--output", "/dev/null", &url];
-        process::run(&mut site.client(0, words), Duration::from_secs(120))?.succeeded()?;
+        process::run(&mut site.client(0, words)?, Duration::from_secs(120))?.succeeded()?;
     }
     Ok(())
 }
@@ -299,7 +299,7 @@ fn grown(options: &Options, mode: Mode, pods: u8, row: &mut MemoryRow) -> Result
     for round in 0..4 {
         let before = Costs::now(&[&site])?;
         let all: Vec<_> =
-            (0..pods).map(|pod| closed.start(&site, pod, &format!("pods.{round}"))).collect::<Result<_>>()?;
+            (0..pods).map(|pod| closed.start(&site, usize::from(pod), &format!("pods.{round}"))).collect::<Result<_>>()?;
         let runs: Vec<closed::Run> = all.into_iter().map(|wrk| closed.finish(wrk)).collect::<Result<_>>()?;
         let cost = Costs::now(&[&site])?.since(&before);
         if let Some(run) = runs.iter().find(|run| run.errors > 0) {

@@ -5,7 +5,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::keys::Keys;
-use super::within;
 use crate::comparison::plan::Load;
 use crate::comparison::site::Site;
 use crate::process::Process;
@@ -75,7 +74,7 @@ impl Closed {
     ///
     /// # Errors
     /// If it does not start.
-    pub fn start(&self, site: &Site, pod: u8, salt: &str) -> Result<Process> {
+    pub fn start(&self, site: &Site, pod: usize, salt: &str) -> Result<Process> {
         let manner = if self.load.is_new_connection { "close" } else { "keep" };
         // Each round begins elsewhere in the list.
         let from = salt.bytes().fold(0_usize, |sum, byte| sum * 31 % TARGETS + usize::from(byte));
@@ -96,7 +95,7 @@ impl Closed {
             manner.to_owned(),
             from.to_string(),
         ];
-        Process::start(&mut within(site, pod, words))
+        Process::start(&mut site.client(pod, words)?)
     }
 
     /// Waits for its end and reads what it printed.

@@ -8,7 +8,6 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::keys::Keys;
-use super::within;
 use crate::comparison::plan::Load;
 use crate::comparison::site::Site;
 use crate::process;
@@ -45,7 +44,7 @@ impl Open {
     ///
     /// # Errors
     /// If oha fails or prints nothing that can be read.
-    pub fn run(&self, site: &Site, pod: u8, salt: &str) -> Result<Run> {
+    pub fn run(&self, site: &Site, pod: usize, salt: &str) -> Result<Run> {
         let scratch = Scratch::new()?;
         // Targets are drawn from the list: ten times as many make a second draw rare.
         let due = (self.rate.max(1000.0) * self.duration.as_secs_f64()) as usize;
@@ -73,7 +72,7 @@ impl Open {
             words.push("--disable-keepalive".to_owned());
         }
         words.extend(["--urls-from-file".to_owned(), scratch.file("urls").display().to_string()]);
-        let output = process::run(&mut within(site, pod, words), self.duration + Duration::from_secs(60))?;
+        let output = process::run(&mut site.client(pod, words)?, self.duration + Duration::from_secs(60))?;
         let text = output.succeeded()?.text();
         read(&text).with_context(|| text.chars().take(2000).collect::<String>())
     }

@@ -234,10 +234,10 @@ impl Node {
 
     fn ready(&mut self) -> Result<Value> {
         let admin = self.admin();
-        let process = &mut self.process;
+        let (process, wanted) = (&mut self.process, self.workloads.len());
         let status = wait::poll(wait::PATIENCE, "every workload enrolled", || {
             match admin::get(&admin, "/v1/status") {
-                Ok(status) if settled(&status) => Some(Ok(status)),
+                Ok(status) if settled(&status, wanted) => Some(Ok(status)),
                 _ if !process.running() => Some(Err(anyhow!("the node ended"))),
                 _ => None,
             }
@@ -266,9 +266,9 @@ fn states(status: &Value) -> impl Iterator<Item = Option<&str>> {
     status["workloads"].as_array().into_iter().flatten().map(|workload| workload["state"].as_str())
 }
 
-/// Whether no workload is on its way to another state.
-fn settled(status: &Value) -> bool {
-    states(status).next().is_some()
+/// Whether all workloads are known, so many, and none is on its way to another state.
+fn settled(status: &Value, wanted: usize) -> bool {
+    states(status).count() == wanted
         && states(status).all(|state| matches!(state, Some("enrolled" | "refused" | "failed")))
 }
 

@@ -1,5 +1,6 @@
 //! The project's own commands. This file only dispatches: each act has a file of its own.
 
+mod bench;
 mod cachesim;
 mod checkout;
 mod conformance;
@@ -49,6 +50,13 @@ enum Act {
     Kernels(kernels::Arguments),
     /// Check the house rules that a machine can check.
     Tidy,
+    /// Measure Sidestep beside sidecars and caches, and report it (root needed).
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// See `cargo xtask bench --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Play traces to the store and to other caches of as many bytes, and compare their hit ratios.
     #[command(disable_help_flag = true)]
     Cachesim {
@@ -73,6 +81,7 @@ fn main() -> ExitCode {
         Act::Conformance(arguments) => conformance::run(&arguments),
         Act::Kernels(arguments) => kernels::run(&arguments),
         Act::Tidy => tidy::run(),
+        Act::Bench { arguments } => bench::run(&arguments),
         Act::Cachesim { arguments } => cachesim::run(&arguments),
         Act::DemoInside(arguments) => demo::inside::run(&arguments),
         Act::ConformanceInside(arguments) => conformance::inside::run(&arguments),

@@ -70,7 +70,7 @@ fn lints(checkout: &Checkout) -> Result<String> {
 /// Runs the package `tests`; what needs root and a kernel that lets us is counted as skipped where it cannot run.
 fn kernel_tests(checkout: &Checkout) -> Result<String> {
     let mut cargo = checkout.cargo();
-    cargo.args(["test", "--release", "--package=tests"]);
+    cargo.args(["test", "--release", "--package=tests", "--no-fail-fast"]);
     cargo.env("SIDESTEP_BIN", checkout.sidestep()).env("SIDESTEP_TOOLS", checkout.tools());
     cargo.env("SIDESTEP_FAULTS_BIN", checkout.sidestep_with_faults());
     let refused = machine::kernel_tests_refused();

@@ -105,7 +105,7 @@ impl Series {
 }
 
 /// What a mode did with a case.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// [`Case::id`].
     pub case: String,
@@ -163,7 +163,7 @@ pub struct Cpu {
 }
 
 /// Memory of a mode with so many pods.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct MemoryRow {
     /// Pods on the node.
     pub pods: u32,

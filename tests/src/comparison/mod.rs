@@ -4,6 +4,9 @@
 //! `cost` reads what that took; `figures` is what comes out, and `report` shows it. Everything but the measuring itself
 //! is pure.
 
+pub mod cost;
 pub mod figures;
+pub mod load;
 pub mod plan;
+pub mod run;
 pub mod site;

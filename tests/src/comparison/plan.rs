@@ -3,10 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 /// A way in which a pod's requests reach the origin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// Nothing between them.
+    #[default]
     Direct,
     /// Envoy before the client, as Istio wires it.
     Sidecar,
@@ -85,4 +86,141 @@ pub struct Case {
     pub load: Load,
     /// Rounds in turn with the other modes.
     pub rounds: u32,
+}
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// Every factor; at most an hour.
+    Full,
+    /// What the targets need; a few minutes.
+    Quick,
+}
+
+impl Profile {
+    /// Its word in the report.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Quick => "quick",
+        }
+    }
+
+    /// How long a closed and an open loop are measured in a round, seconds.
+    pub fn seconds(self) -> (u64, u64) {
+        match self {
+            Self::Full => (2, 3),
+            Self::Quick => (1, 1),
+        }
+    }
+
+    /// Numbers of pods for which memory is measured.
+    pub fn pods(self) -> &'static [u8] {
+        match self {
+            Self::Full => &[1, 10, 50, 100],
+            Self::Quick => &[1, 10],
+        }
+    }
+
+    /// The cases, one factor at a time from [`BASE`].
+    pub fn cases(self) -> Vec<Case> {
+        let hits = |hits| Load { hits, ..BASE };
+        let one = |hits| Load { hits, connections: 1, ..BASE };
+        let size = |bytes| Load { bytes, ..BASE };
+        let connections = |connections| Load { connections, ..BASE };
+        let (many, few) = if self == Self::Full { (5, 3) } else { (3, 0) };
+        let cases = [
+            ("base", BASE, many),
+            ("hits-100", hits(100), many),
+            ("one-hit", one(100), many),
+            ("one-miss", one(0), many),
+            ("hits-0", hits(0), few),
+            ("hits-50", hits(50), few),
+            ("hits-99", hits(99), few),
+            ("size-16k", size(16 << 10), few),
+            ("size-256k", size(256 << 10), few),
+            ("size-1m", size(1 << 20), few),
+            ("connections-1", connections(1), few),
+            ("connections-128", connections(128), few),
+            ("new-connection", Load { is_new_connection: true, ..BASE }, few),
+        ];
+        let case = |(id, load, rounds): (&str, Load, u32)| Case { id: id.to_owned(), name: name(load), load, rounds };
+        cases.into_iter().filter(|(.., rounds)| *rounds > 0).map(case).collect()
+    }
+}
+
+/// What a table says of a load.
+fn name(load: Load) -> String {
+    let size = match load.bytes {
+        bytes if bytes >= 1 << 20 => format!("{} MB", bytes >> 20),
+        bytes => format!("{} KB", bytes >> 10),
+    };
+    let connections = match (load.connections, load.is_new_connection) {
+        (1, false) => "1 connection".to_owned(),
+        (n, false) => format!("{n} connections"),
+        (n, true) => format!("{n} at once, a connection each"),
+    };
+    format!("{size}, {connections}, {} % hits", load.hits)
+}
+
+impl Load {
+    /// Requests that are due in a second in its open loop: what the slowest mode can do without a queue.
+    pub fn rate(&self) -> f64 {
+        match self.bytes {
+            bytes if bytes >= 1 << 20 => 100.0,
+            bytes if bytes >= 256 << 10 => 300.0,
+            _ if self.is_new_connection => 500.0,
+            _ => 1000.0,
+        }
+    }
+}
+
+impl Mode {
+    /// Whether it keeps answers.
+    pub fn caches(self) -> bool {
+        !matches!(self, Self::Direct | Self::Sidecar | Self::SidecarBoth | Self::SidestepMiss)
+    }
+
+    /// Whether what it takes grows with the number of pods.
+    pub fn is_per_pod(self) -> bool {
+        matches!(self, Self::Direct | Self::Sidecar | Self::Sidestep | Self::SidestepOff)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_factor_at_a_time_is_changed() {
+        for case in Profile::Full.cases().iter().filter(|case| !case.id.starts_with("one-")) {
+            let load = case.load;
+            let changed = [
+                load.bytes != BASE.bytes,
+                load.connections != BASE.connections,
+                load.hits != BASE.hits,
+                load.is_new_connection != BASE.is_new_connection,
+            ];
+            let count = changed.iter().filter(|changed| **changed).count();
+            assert_eq!(count, usize::from(case.id != "base"), "{}", case.id);
+        }
+    }
+
+    #[test]
+    fn every_case_has_a_word_of_its_own() {
+        let mut ids: Vec<String> = Profile::Full.cases().into_iter().map(|case| case.id).collect();
+        ids.sort();
+        let count = ids.len();
+        ids.dedup();
+        assert_eq!(ids.len(), count);
+        assert!(Profile::Quick.cases().len() < count);
+    }
+
+    #[test]
+    fn every_mode_is_found_by_its_word() {
+        for (mode, word, _) in MODES {
+            assert_eq!(Mode::of(word), Some(mode));
+        }
+        assert_eq!(Mode::of("squid"), None);
+    }
 }

@@ -1,0 +1,32 @@
+//! `cargo xtask bench`: Sidestep beside what people use today. The measuring is a bench of the tests' package; here it
+//! gets what it needs.
+
+use std::ffi::OsString;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::checkout::Checkout;
+use crate::{setup, steps};
+
+/// Installs what is missing, builds, measures.
+///
+/// # Errors
+/// If something is missing that cannot be installed, if it cannot be built, or as the bench says.
+pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
+    let checkout = Checkout::find()?;
+    let asks_for_help = arguments.iter().any(|word| word == "--help" || word == "-h");
+    if !asks_for_help {
+        setup::install_bench(&checkout)?;
+        steps::run(checkout.cargo().args(["build", "--release", "--package=cache-userspace"]))?;
+    }
+    let status = checkout
+        .cargo()
+        .args(["bench", "--quiet", "-p", "tests", "--bench", "comparison", "--"])
+        .args(arguments)
+        .env("SIDESTEP_BIN", checkout.sidestep())
+        .env("SIDESTEP_TOOLS", checkout.tools())
+        .status()
+        .context("cargo did not start")?;
+    ensure!(status.success(), "the comparison failed");
+    Ok(())
+}

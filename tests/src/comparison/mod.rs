@@ -6,3 +6,4 @@
 
 pub mod figures;
 pub mod plan;
+pub mod report;

@@ -7,6 +7,7 @@
 mod example;
 mod find;
 mod numbers;
+pub mod targets;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;

@@ -7,6 +7,8 @@
 mod example;
 mod find;
 mod numbers;
+mod summary;
+pub mod table;
 pub mod targets;
 
 use anyhow::{Context, Result, ensure};

@@ -3,6 +3,7 @@
 //!
 //! Everything here makes text of a [`Report`] and touches no file; measuring is left to its neighbours.
 
+pub mod compare;
 #[cfg(test)]
 mod example;
 mod find;

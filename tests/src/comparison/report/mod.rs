@@ -8,9 +8,11 @@ pub mod compare;
 mod example;
 mod find;
 mod numbers;
+pub mod readme;
 mod summary;
 pub mod table;
 pub mod targets;
+pub mod unsuited;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;

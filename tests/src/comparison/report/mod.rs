@@ -8,6 +8,7 @@ pub mod compare;
 mod example;
 mod find;
 mod numbers;
+pub mod plots;
 pub mod readme;
 mod summary;
 pub mod table;

@@ -7,6 +7,7 @@ pub mod compare;
 #[cfg(test)]
 mod example;
 mod find;
+pub mod html;
 mod numbers;
 pub mod plots;
 pub mod readme;

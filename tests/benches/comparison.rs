@@ -62,7 +62,7 @@ fn main() -> Result<()> {
     if arguments.output.is_some() {
         println!("{}", report::json(&new)?);
     } else {
-        print!("{}", table::text(&new));
+        print!("{}", table::table(&new));
     }
     if arguments.readme {
         let path = Path::new("README.md");
@@ -72,9 +72,9 @@ fn main() -> Result<()> {
         eprintln!("wrote README.md");
     }
     let Some(old) = old else { return Ok(()) };
-    let moved = compare::compare(&old, &new);
-    print!("{}", compare::text(&moved));
-    if moved.iter().any(compare::Moved::is_worse) {
+    let comparison = compare::compare(&old, &new);
+    eprint!("{}", compare::text(&comparison));
+    if comparison.moved.iter().any(|moved| !moved.is_better) {
         bail!("something became worse");
     }
     Ok(())
@@ -108,7 +108,7 @@ impl Arguments {
         let options = Options { profile, modes, oha, commit: run::commit(), date: date() };
         let new = run::run(&options)?;
         fs::create_dir_all(&self.out).with_context(|| self.out.display().to_string())?;
-        for (name, text) in [("report.json", report::json(&new)?), ("report.html", html::page(&new))] {
+        for (name, text) in [("report.json", report::json(&new)?), ("report.html", html::page(&new)?)] {
             let path = self.out.join(name);
             fs::write(&path, text).with_context(|| path.display().to_string())?;
             eprintln!("wrote {}", path.display());

@@ -8,5 +8,6 @@ pub mod cost;
 pub mod figures;
 pub mod load;
 pub mod plan;
+pub mod report;
 pub mod run;
 pub mod site;

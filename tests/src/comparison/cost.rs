@@ -54,22 +54,42 @@ fn read(text: &str) -> Option<Time> {
     Some(Time { user: micros("user_usec ")?, kernel: micros("system_usec ")? })
 }
 
-/// How long the machine's processors were busy, with whatever it was, seconds from its start.
+/// Ticks of a second (USER_HZ) in /proc, on every architecture that Linux runs on today.
+const TICKS: f64 = 100.0;
+
+/// The parent of all kernel threads.
+const KTHREADD: &str = "2";
+
+/// What the kernel did on nobody's behalf, interrupts and its own threads, seconds from the machine's start: nearly all
+/// of it is the work of the network where nothing else runs.
 ///
 /// # Errors
 /// If the kernel does not say.
-pub fn busy() -> Result<f64> {
-    let text = fs::read_to_string("/proc/stat")?;
-    busy_of(&text).context("/proc/stat")
+pub fn unclaimed() -> Result<f64> {
+    let mut ticks = interrupts(&fs::read_to_string("/proc/stat")?).context("/proc/stat")?;
+    for entry in fs::read_dir("/proc")?.flatten() {
+        // What ends meanwhile has no time any more.
+        let stat = fs::read_to_string(entry.path().join("stat")).ok();
+        ticks += stat.as_deref().and_then(kernel_thread).unwrap_or_default();
+    }
+    Ok(ticks / TICKS)
 }
 
-fn busy_of(text: &str) -> Option<f64> {
+/// Ticks spent with interrupts.
+fn interrupts(stat: &str) -> Option<f64> {
     let fields: Vec<f64> =
-        text.lines().next()?.split_whitespace().skip(1).map_while(|field| field.parse().ok()).collect();
-    // user nice system idle iowait irq softirq; what a host took away (steal) was nobody's work.
-    let [user, nice, system, _, _, irq, softirq, ..] = fields[..] else { return None };
-    // Ticks of USER_HZ, which is 100 on every architecture that Linux runs on today.
-    Some((user + nice + system + irq + softirq) / 100.0)
+        stat.lines().next()?.split_whitespace().skip(1).map_while(|field| field.parse().ok()).collect();
+    // user nice system idle iowait irq softirq
+    let [_, _, _, _, _, irq, softirq, ..] = fields[..] else { return None };
+    Some(irq + softirq)
+}
+
+/// Ticks of a kernel thread, from its `stat`; nothing of any other process.
+fn kernel_thread(stat: &str) -> Option<f64> {
+    // The name may hold blanks and brackets; its end is the last bracket.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let (parent, user, kernel) = (fields.get(1)?, fields.get(11)?, fields.get(12)?);
+    if *parent == KTHREADD { Some(user.parse::<f64>().ok()? + kernel.parse::<f64>().ok()?) } else { None }
 }
 
 #[cfg(test)]
@@ -81,7 +101,9 @@ mod tests {
         let text = "usage_usec 3000000\nuser_usec 1000000\nsystem_usec 2000000\nnice_usec 0\n";
         assert_eq!(read(text), Some(Time { user: 1.0, kernel: 2.0 }));
         assert_eq!(read("usage_usec 3000000\n"), None);
-        let stat = "cpu  100 0 200 900 50 7 3 5 0 0\ncpu0 1 2\n";
-        assert_eq!(busy_of(stat), Some(3.1));
+        assert_eq!(interrupts("cpu  100 0 200 900 50 7 3 5 0 0\ncpu0 1 2\n"), Some(10.0));
+        let thread = "15 (ksoft) irqd/0) S 2 0 0 0 -1 69238848 0 0 0 0 4 3461 0 0 20 0 1 0 11 0 0";
+        assert_eq!(kernel_thread(thread), Some(3465.0));
+        assert_eq!(kernel_thread(&thread.replace("S 2", "S 1")), None);
     }
 }

@@ -156,7 +156,7 @@ pub struct Cpu {
     pub proxy_kernel: Series,
     /// Of the origin, with what the kernel does in its calls.
     pub origin: Series,
-    /// What the machine was busy with and nobody's account holds: interrupts, kernel threads, others.
+    /// What the kernel did on nobody's behalf: interrupts and its own threads.
     pub other: Series,
     /// All of it.
     pub total: Series,
@@ -171,8 +171,10 @@ pub struct MemoryRow {
     pub mode: Mode,
     /// Why nothing was measured, if nothing was.
     pub skipped: Option<String>,
-    /// Proportional share of memory of everything between, the whole node, bytes.
+    /// Proportional share (PSS) of memory of everything between, the whole node, bytes: what many share is counted once.
     pub node_bytes: u64,
+    /// The same as `ps` shows it (RSS), bytes: what many share is counted with each of them.
+    pub resident_bytes: u64,
     /// Kernel memory of its maps, bytes; 0 where it has none.
     pub map_bytes: u64,
     /// Requests in a second of all pods together, one connection each.

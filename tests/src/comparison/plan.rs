@@ -144,7 +144,12 @@ impl Profile {
             ("connections-128", connections(128), few),
             ("new-connection", Load { is_new_connection: true, ..BASE }, few),
         ];
-        let case = |(id, load, rounds): (&str, Load, u32)| Case { id: id.to_owned(), name: name(load), load, rounds };
+        let case = |(id, load, rounds): (&str, Load, u32)| Case {
+            id: id.to_owned(),
+            name: name(load),
+            load,
+            rounds,
+        };
         cases.into_iter().filter(|(.., rounds)| *rounds > 0).map(case).collect()
     }
 }

@@ -9,9 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::cost::{self, Time};
-use super::figures::{
-    Cpu, Generator, Machine, MemoryRow, ModeNote, Report, Row, SCHEMA, Series, Settings,
-};
+use super::figures::{Cpu, Generator, Machine, MemoryRow, ModeNote, Report, Row, SCHEMA, Series, Settings};
 use super::load::closed::{self, Closed};
 use super::load::keys::{FILES, Keys};
 use super::load::open::{self, Open};
@@ -73,7 +71,8 @@ pub fn run(options: &Options) -> Result<Report> {
     for case in &cases {
         rows.extend(measured(case, &places, options, &mut progress)?);
     }
-    let modes = places.iter().map(|place| ModeNote { mode: place.mode, skipped: place.site.as_ref().err().cloned() });
+    let modes =
+        places.iter().map(|place| ModeNote { mode: place.mode, skipped: place.site.as_ref().err().cloned() });
     let modes = modes.collect();
     drop(places);
     let memory = memory(options, &mut progress)?;
@@ -124,7 +123,13 @@ fn measured(case: &Case, places: &[Place], options: &Options, progress: &mut Pro
     }
     for round in 0..case.rounds {
         for (place, row) in places.iter().zip(&mut rows) {
-            progress.step(&format!("{}, round {} of {}: {}", case.name, round + 1, case.rounds, place.mode.name()));
+            progress.step(&format!(
+                "{}, round {} of {}: {}",
+                case.name,
+                round + 1,
+                case.rounds,
+                place.mode.name()
+            ));
             let Ok(site) = &place.site else { continue };
             if row.skipped.is_some() {
                 continue;
@@ -157,7 +162,13 @@ fn one(case: &Case, site: &Site, options: &Options, round: u32, row: &mut Row) -
     cost.told(run.requests, &mut row.cpu);
     row.origin_requests.0.push(cost.origin_requests / run.requests as f64 * 1000.0);
 
-    let open = Open::new(options.oha.clone(), case.load, site.prefix(), case.load.rate(), Duration::from_secs(open_s));
+    let open = Open::new(
+        options.oha.clone(),
+        case.load,
+        site.prefix(),
+        case.load.rate(),
+        Duration::from_secs(open_s),
+    );
     let run = open.run(site, 0, &format!("{salt}.open"))?;
     row.open.per_second.0.push(run.per_second);
     row.open.errors += run.errors;
@@ -192,13 +203,13 @@ struct Costs {
     client: Time,
     proxy: Time,
     origin: Time,
-    busy: f64,
+    unclaimed: f64,
     origin_requests: f64,
 }
 
 impl Costs {
     fn now(sites: &[&Site]) -> Result<Self> {
-        let mut costs = Self { busy: cost::busy()?, ..Self::default() };
+        let mut costs = Self { unclaimed: cost::unclaimed()?, ..Self::default() };
         let add = |to: &mut Time, more: Time| {
             to.user += more.user;
             to.kernel += more.kernel;
@@ -217,7 +228,7 @@ impl Costs {
             client: self.client - before.client,
             proxy: self.proxy - before.proxy,
             origin: self.origin - before.origin,
-            busy: self.busy - before.busy,
+            unclaimed: self.unclaimed - before.unclaimed,
             origin_requests: self.origin_requests - before.origin_requests,
         }
     }
@@ -229,14 +240,15 @@ impl Costs {
         cpu.proxy_user.0.push(of(self.proxy.user));
         cpu.proxy_kernel.0.push(of(self.proxy.kernel));
         cpu.origin.0.push(of(self.origin.total()));
-        cpu.other.0.push(of((self.busy - known).max(0.0)));
-        cpu.total.0.push(of(self.busy.max(known)));
+        cpu.other.0.push(of(self.unclaimed));
+        cpu.total.0.push(of(known + self.unclaimed));
     }
 }
 
 /// What the generators do where nothing holds them up, and whether another thread would do more.
 fn generators(places: &[Place], options: &Options, progress: &mut Progress) -> Result<Vec<Generator>> {
-    let find = |mode| places.iter().find(|place| place.mode == mode).and_then(|place| place.site.as_ref().ok());
+    let find =
+        |mode| places.iter().find(|place| place.mode == mode).and_then(|place| place.site.as_ref().ok());
     let (closed_s, open_s) = options.profile.seconds();
     let load = Load { hits: 100, ..BASE };
     let mut found = Vec::new();
@@ -298,8 +310,9 @@ fn grown(options: &Options, mode: Mode, pods: u8, row: &mut MemoryRow) -> Result
     // The first is for caches to fill; its connections are older than what becomes hot.
     for round in 0..4 {
         let before = Costs::now(&[&site])?;
-        let all: Vec<_> =
-            (0..pods).map(|pod| closed.start(&site, usize::from(pod), &format!("pods.{round}"))).collect::<Result<_>>()?;
+        let all: Vec<_> = (0..pods)
+            .map(|pod| closed.start(&site, usize::from(pod), &format!("pods.{round}")))
+            .collect::<Result<_>>()?;
         let runs: Vec<closed::Run> = all.into_iter().map(|wrk| closed.finish(wrk)).collect::<Result<_>>()?;
         let cost = Costs::now(&[&site])?.since(&before);
         if let Some(run) = runs.iter().find(|run| run.errors > 0) {
@@ -313,7 +326,8 @@ fn grown(options: &Options, mode: Mode, pods: u8, row: &mut MemoryRow) -> Result
         }
     }
     let memory = site.memory()?;
-    (row.node_bytes, row.map_bytes) = (memory.node_bytes, memory.map_bytes);
+    (row.node_bytes, row.resident_bytes, row.map_bytes) =
+        (memory.node_bytes, memory.resident_bytes, memory.map_bytes);
     Ok(None)
 }
 
@@ -343,7 +357,8 @@ pub fn commit() -> String {
         Some(output.succeeded().ok()?.text().trim().to_owned())
     };
     let Some(commit) = git(&["rev-parse", "--short=12", "HEAD"]) else { return String::new() };
-    let is_changed = git(&["status", "--porcelain", "--untracked-files=no"]).is_none_or(|list| !list.is_empty());
+    let is_changed =
+        git(&["status", "--porcelain", "--untracked-files=no"]).is_none_or(|list| !list.is_empty());
     if is_changed { format!("{commit}+") } else { commit }
 }
 

@@ -112,9 +112,12 @@ impl Closed {
 fn read(text: &str) -> Result<Run> {
     let line = |word: &str| text.lines().find(|line| line.contains(word));
     let per_second = line("Requests/sec:").and_then(|line| line.split(':').nth(1)).context("no figure")?;
-    let requests = line(" requests in ").and_then(|line| line.split_whitespace().next()).context("no count")?;
-    let non_2xx = line("Non-2xx").and_then(|line| line.split(':').nth(1)).map_or(Ok(0), |n| n.trim().parse())?;
-    let numbers = |line: &str| line.split([' ', ',']).filter_map(|word| word.parse::<u64>().ok()).sum::<u64>();
+    let requests =
+        line(" requests in ").and_then(|line| line.split_whitespace().next()).context("no count")?;
+    let non_2xx =
+        line("Non-2xx").and_then(|line| line.split(':').nth(1)).map_or(Ok(0), |n| n.trim().parse())?;
+    let numbers =
+        |line: &str| line.split([' ', ',']).filter_map(|word| word.parse::<u64>().ok()).sum::<u64>();
     let errors = non_2xx + line("Socket errors").map_or(0, numbers);
     let run = Run { per_second: per_second.trim().parse()?, requests: requests.parse()?, errors };
     ensure!(run.requests > 0, "no request was answered");

@@ -76,7 +76,8 @@ pub fn file(bytes: usize) -> &'static str {
 }
 
 /// The origin's files.
-pub const FILES: [(&str, usize); 4] = [("1k", 1 << 10), ("16k", 16 << 10), ("256k", 256 << 10), ("1m", 1 << 20)];
+pub const FILES: [(&str, usize); 4] =
+    [("1k", 1 << 10), ("16k", 16 << 10), ("256k", 256 << 10), ("1m", 1 << 20)];
 
 #[cfg(test)]
 mod tests {

@@ -5,4 +5,3 @@
 pub mod closed;
 pub mod keys;
 pub mod open;
-

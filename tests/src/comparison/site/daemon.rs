@@ -35,7 +35,7 @@ impl Daemon {
 }
 
 /// As much of a store as the other caches have, and the mode's acceleration.
-fn configuration(mode: Mode, _threads: u32) -> String {
+fn configuration(mode: Mode, threads: u32) -> String {
     let acceleration = if mode == Mode::SidestepOff { "off" } else { "auto" };
-    format!("storeBytes: 512MiB\nacceleration: {acceleration}\n")
+    format!("storeBytes: 512MiB\nworkerThreads: {threads}\nacceleration: {acceleration}\n")
 }

@@ -13,6 +13,9 @@ use crate::node::Workload;
 use crate::process::Process;
 use crate::{admin, sidecar};
 
+/// How many start at once: none of a hundred at once would be ready while one can be waited for.
+const STARTING_MAX: usize = 4;
+
 /// The running Envoys of a site.
 #[derive(Debug)]
 pub(super) struct Sidecars {
@@ -49,15 +52,18 @@ impl Sidecars {
         let pods = clients.iter().map(|client| client.pod().context("a client without a pod"));
         let pods: Vec<&Pod> = pods.collect::<Result<_>>()?;
         let places: Vec<Place<'_>> = pods.iter().map(|pod| Place { pod, cgroup: &all.outer }).collect();
-        // All of them first: each takes half a second to be ready.
-        for place in &places {
-            let envoy = shape(Envoy::sidecar()?.threads(threads).admin());
-            all.running.push((launch(*place, &envoy)?, envoy));
-        }
-        for (place, (process, envoy)) in places.iter().zip(&mut all.running) {
-            place.listens(process, loopback(envoy.port()))?;
-            sidecar::spare_loopback(place.pod.enter())?;
-            sidecar::redirect_outbound(place.pod.enter())?;
+        for places in places.chunks(STARTING_MAX) {
+            let mut starting = Vec::new();
+            for place in places {
+                let envoy = shape(Envoy::sidecar()?.threads(threads).admin());
+                starting.push((launch(*place, &envoy)?, envoy));
+            }
+            for (place, (process, envoy)) in places.iter().zip(&mut starting) {
+                place.listens(process, loopback(envoy.port()))?;
+                sidecar::spare_loopback(place.pod.enter())?;
+                sidecar::redirect_outbound(place.pod.enter())?;
+            }
+            all.running.extend(starting);
         }
         Ok(all)
     }

@@ -220,7 +220,8 @@ mod tests {
         report.memory.iter_mut().filter(|row| row.mode == Mode::Sidestep).for_each(|row| row.node_bytes *= 3);
         let section = section(&report).replace('\n', " ");
         assert!(
-            section.contains("Missed:") && section.contains("- Memory with 50 pods ÷ sidecars, shared once: 1/"),
+            section.contains("Missed:")
+                && section.contains("- Memory with 50 pods ÷ sidecars, shared once: 1/"),
             "{section}"
         );
     }

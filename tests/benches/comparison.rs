@@ -3,6 +3,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
@@ -12,6 +14,7 @@ use harness::comparison::report::{self, compare, html, readme, table};
 use harness::comparison::run::{self, Options};
 use harness::exclusive::Exclusive;
 use harness::locate;
+use signal_hook::consts::{SIGINT, SIGTERM};
 
 /// Measures Sidestep beside sidecars and caches, in network namespaces of its own (root needed).
 #[derive(Parser)]
@@ -104,8 +107,12 @@ impl Arguments {
             modes.reverse();
         }
         let oha = locate::oha().context("needs oha: cargo xtask bench installs it")?;
+        let interrupted = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
+            signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
+        }
         let profile = if self.quick { Profile::Quick } else { Profile::Full };
-        let options = Options { profile, modes, oha, commit: run::commit(), date: date() };
+        let options = Options { profile, modes, oha, commit: run::commit(), date: date(), interrupted };
         let new = run::run(&options)?;
         fs::create_dir_all(&self.out).with_context(|| self.out.display().to_string())?;
         for (name, text) in [("report.json", report::json(&new)?), ("report.html", html::page(&new)?)] {

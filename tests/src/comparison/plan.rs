@@ -68,12 +68,13 @@ pub struct Load {
     pub hits: u32,
     /// Whether each request has a connection of its own.
     pub is_new_connection: bool,
-    /// Pods that ask at once; 1 but where their number is the factor.
-    pub pods: u32,
+    /// Whether the application encrypts what it sends (TLS).
+    pub is_encrypted: bool,
 }
 
 /// The base from which one factor at a time is changed.
-pub const BASE: Load = Load { bytes: 1 << 10, connections: 16, hits: 90, is_new_connection: false, pods: 1 };
+pub const BASE: Load =
+    Load { bytes: 1 << 10, connections: 16, hits: 90, is_new_connection: false, is_encrypted: false };
 
 /// One load, by a word that names it in the report.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -143,6 +144,7 @@ impl Profile {
             ("connections-1", connections(1), few),
             ("connections-128", connections(128), few),
             ("new-connection", Load { is_new_connection: true, ..BASE }, few),
+            ("relayed", Load { is_encrypted: true, hits: 100, ..BASE }, few),
         ];
         let case = |(id, load, rounds): (&str, Load, u32)| Case {
             id: id.to_owned(),
@@ -163,12 +165,20 @@ fn name(load: Load) -> String {
     let connections = match (load.connections, load.is_new_connection) {
         (1, false) => "1 connection".to_owned(),
         (n, false) => format!("{n} connections"),
-        (n, true) => format!("{n} at once, a connection each"),
+        (n, true) => format!("{n} at once, a connection for each request"),
     };
-    format!("{size}, {connections}, {} % hits", load.hits)
+    match load.is_encrypted {
+        true => format!("{size}, {connections}, TLS"),
+        false => format!("{size}, {connections}, {} % hits", load.hits),
+    }
 }
 
 impl Load {
+    /// The scheme of its targets.
+    pub fn scheme(&self) -> &'static str {
+        if self.is_encrypted { "https" } else { "http" }
+    }
+
     /// Requests that are due in a second in its open loop: what the slowest mode can do without a queue.
     pub fn rate(&self) -> f64 {
         match self.bytes {
@@ -177,6 +187,13 @@ impl Load {
             _ if self.is_new_connection => 500.0,
             _ => 1000.0,
         }
+    }
+}
+
+impl Load {
+    /// Whether a mode is measured with it: what is encrypted is nothing to caches, and is left to who relays it.
+    pub fn fits(&self, mode: Mode) -> bool {
+        !self.is_encrypted || matches!(mode, Mode::Direct | Mode::SidestepOff | Mode::Sidestep)
     }
 }
 
@@ -198,7 +215,9 @@ mod tests {
 
     #[test]
     fn one_factor_at_a_time_is_changed() {
-        for case in Profile::Full.cases().iter().filter(|case| !case.id.starts_with("one-")) {
+        for case in
+            Profile::Full.cases().iter().filter(|case| !case.id.starts_with("one-") && case.id != "relayed")
+        {
             let load = case.load;
             let changed = [
                 load.bytes != BASE.bytes,

@@ -1,12 +1,14 @@
 //! The measuring: every mode in turn, round after round, so that a machine that becomes slower does so for all of them.
 
 use std::fs;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::cost::{self, Time};
 use super::figures::{Cpu, Generator, Machine, MemoryRow, ModeNote, Report, Row, SCHEMA, Series, Settings};
@@ -29,6 +31,15 @@ const MEMORY_LEFT: u64 = 2 << 30;
 /// What a sidecar takes, bytes, where pods are added.
 const SIDECAR_BYTES: u64 = 80 << 20;
 
+/// What is not as equal as it looks.
+const NOTES: [&str; 4] = [
+    "Varnish has one thread for each connection, whatever it is told (thread_pools=1).",
+    "Envoy's cache filter forwards to a cluster of known endpoints: with ORIGINAL_DST, as sidecars have it, version 1.40 \
+     answers 503.",
+    "Each Envoy keeps its own cache; Sidestep's workloads of one service account, nginx and Varnish share one.",
+    "Sidestep has a thread for control beside its worker threads, which does no work for requests.",
+];
+
 /// What is measured.
 #[derive(Debug)]
 pub struct Options {
@@ -42,6 +53,8 @@ pub struct Options {
     pub commit: String,
     /// When it is measured, as RFC 3339 writes it.
     pub date: String,
+    /// Set where it is to end early: what was started ends with it.
+    pub interrupted: Arc<AtomicBool>,
 }
 
 /// A mode in its place, or why it is not.
@@ -62,7 +75,7 @@ pub fn run(options: &Options) -> Result<Report> {
         .modes
         .iter()
         .map(|&mode| {
-            progress.says(&format!("setting up: {}", mode.name()));
+            progress.says(&format!("setting up: {}", mode.name()))?;
             Ok(Place { mode, site: set_up(mode, 1)? })
         })
         .collect::<Result<_>>()?;
@@ -92,6 +105,7 @@ pub fn run(options: &Options) -> Result<Report> {
             closed_s: closed_s as f64,
             open_s: open_s as f64,
             components: site::components(),
+            notes: NOTES.map(str::to_owned).to_vec(),
         },
         modes,
         cases,
@@ -112,12 +126,14 @@ fn set_up(mode: Mode, clients: u8) -> Result<Result<Site, String>> {
 
 /// All modes with one case.
 fn measured(case: &Case, places: &[Place], options: &Options, progress: &mut Progress) -> Result<Vec<Row>> {
+    let places: Vec<&Place> = places.iter().filter(|place| case.load.fits(place.mode)).collect();
     let mut rows: Vec<Row> = places.iter().map(|place| row(case, place)).collect();
     for (place, row) in places.iter().zip(&mut rows) {
         if let Ok(site) = &place.site
             && place.mode.caches()
+            && !case.load.is_encrypted
         {
-            progress.says(&format!("{}: warming {}", case.name, place.mode.name()));
+            progress.says(&format!("{}: warming {}", case.name, place.mode.name()))?;
             row.skipped = warm(site, case.load).err().map(|error| format!("{error:#}"));
         }
     }
@@ -129,7 +145,7 @@ fn measured(case: &Case, places: &[Place], options: &Options, progress: &mut Pro
                 round + 1,
                 case.rounds,
                 place.mode.name()
-            ));
+            ))?;
             let Ok(site) = &place.site else { continue };
             if row.skipped.is_some() {
                 continue;
@@ -258,7 +274,7 @@ fn generators(places: &[Place], options: &Options, progress: &mut Progress) -> R
         (Mode::Direct, "wrk, 2 threads, direct", 2),
     ] {
         let Some(site) = find(mode) else { continue };
-        progress.says(name);
+        progress.says(name)?;
         warm(site, load)?;
         let closed = Closed::new(load, site.prefix(), threads, Duration::from_secs(closed_s))?;
         let run = |n: u32| closed.finish(closed.start(site, 0, &format!("generator.{n}"))?);
@@ -267,7 +283,7 @@ fn generators(places: &[Place], options: &Options, progress: &mut Progress) -> R
     }
     if let Some(site) = find(Mode::Sidestep) {
         let name = "oha, as fast as it can, answered inside its own send()";
-        progress.says(name);
+        progress.says(name)?;
         let open = Open::new(options.oha.clone(), load, site.prefix(), 0.0, Duration::from_secs(open_s));
         let rates: Vec<f64> =
             (0..3).map(|n| Ok(open.run(site, 0, &n.to_string())?.per_second)).collect::<Result<_>>()?;
@@ -281,7 +297,7 @@ fn memory(options: &Options, progress: &mut Progress) -> Result<Vec<MemoryRow>> 
     let mut rows = Vec::new();
     for &pods in options.profile.pods() {
         for &mode in &options.modes {
-            progress.step(&format!("{pods} pods: {}", mode.name()));
+            progress.step(&format!("{pods} pods: {}", mode.name()))?;
             let mut row = MemoryRow { pods: pods.into(), mode, ..MemoryRow::default() };
             let room = machine_figure("MemAvailable")?.saturating_sub(MEMORY_LEFT);
             row.skipped = if !mode.is_per_pod() {
@@ -367,30 +383,43 @@ struct Progress {
     steps: usize,
     done: usize,
     begun: Instant,
+    interrupted: Arc<AtomicBool>,
 }
 
 impl Progress {
     fn of(cases: &[Case], options: &Options, begun: Instant) -> Self {
         let rounds: usize = cases.iter().map(|case| case.rounds as usize).sum();
-        Self { steps: (rounds + options.profile.pods().len()) * options.modes.len(), done: 0, begun }
+        Self {
+            steps: (rounds + options.profile.pods().len()) * options.modes.len(),
+            done: 0,
+            begun,
+            interrupted: Arc::clone(&options.interrupted),
+        }
     }
 
-    fn step(&mut self, what: &str) {
+    fn step(&mut self, what: &str) -> Result<()> {
         self.done += 1;
-        self.says(what);
+        self.says(what)
     }
 
-    fn says(&self, what: &str) {
+    fn says(&self, what: &str) -> Result<()> {
+        ensure!(!self.interrupted.load(Ordering::Relaxed), "interrupted");
         let minutes = self.begun.elapsed().as_secs_f64() / 60.0;
         let left = match self.done {
             0 => String::new(),
             done => format!(", about {:.0} left", minutes / done as f64 * (self.steps - done) as f64),
         };
         let line = format!("[{}/{}, {minutes:.1} min{left}] {what}", self.done, self.steps);
-        let _ = write!(std::io::stderr(), "\r{:<110}", line.chars().take(110).collect::<String>());
+        let line: String = line.chars().take(110).collect();
+        // On a terminal in place; in a file, a line each.
+        let end = if std::io::stderr().is_terminal() { '\r' } else { '\n' };
+        let _ = write!(std::io::stderr(), "{line:<110}{end}");
+        Ok(())
     }
 
     fn ends(&self) {
-        let _ = write!(std::io::stderr(), "\r{:<110}\r", "");
+        if std::io::stderr().is_terminal() {
+            let _ = write!(std::io::stderr(), "{:<110}\r", "");
+        }
     }
 }

@@ -88,7 +88,7 @@ impl Closed {
             "10s".to_owned(),
             "-s".to_owned(),
             self.scratch.file("load.lua").display().to_string(),
-            format!("http://{}/", site.addr()),
+            format!("{}://{}/", self.load.scheme(), site.addr_of(self.load)),
             "--".to_owned(),
             self.scratch.file("targets").display().to_string(),
             salt.to_owned(),

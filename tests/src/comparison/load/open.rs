@@ -48,7 +48,7 @@ impl Open {
         let scratch = Scratch::new()?;
         // Targets are drawn from the list: ten times as many make a second draw rare.
         let due = (self.rate.max(1000.0) * self.duration.as_secs_f64()) as usize;
-        let url = format!("http://{}", site.addr());
+        let url = format!("{}://{}", self.load.scheme(), site.addr_of(self.load));
         let mut urls = String::new();
         for (number, line) in self.keys.lines((10 * due).min(200_000), 1)?.lines().enumerate() {
             let unique = if line.ends_with("?u=") { format!("{salt}.{number}") } else { String::new() };
@@ -58,6 +58,7 @@ impl Open {
         let mut words = vec![
             self.program.display().to_string(),
             "--no-tui".to_owned(),
+            "--insecure".to_owned(),
             "--output-format".to_owned(),
             "json".to_owned(),
             "-z".to_owned(),

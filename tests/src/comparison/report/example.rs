@@ -4,7 +4,7 @@ use super::super::{
     figures::{
         Closed, Cpu, Generator, Machine, MemoryRow, ModeNote, Open, Report, Row, SCHEMA, Series, Settings,
     },
-    plan::{BASE, Case, Load, MODES, Mode},
+    plan::{Case, MODES, Mode, Profile},
 };
 
 /// Why Varnish was not measured.
@@ -52,34 +52,10 @@ fn manner(mode: Mode) -> Manner {
     }
 }
 
+/// Those of a full run but for what is relayed.
 fn cases() -> Vec<Case> {
-    let case =
-        |id: &str, name: &str, load: Load| Case { id: id.into(), name: name.into(), load, rounds: ROUNDS };
-    let hits = |hits| Load { hits, ..BASE };
-    let bytes = |bytes| Load { bytes, ..BASE };
-    let connections = |connections| Load { connections, ..BASE };
-    let pods = |pods| Load { pods, connections: 1, ..BASE };
-    vec![
-        case("base", "1 KB, 16 connections, 90 % hits", BASE),
-        case("hits-0", "1 KB, 16 connections, 0 % hits", hits(0)),
-        case("hits-50", "1 KB, 16 connections, 50 % hits", hits(50)),
-        case("hits-99", "1 KB, 16 connections, 99 % hits", hits(99)),
-        case("hits-100", "1 KB, 16 connections, 100 % hits", hits(100)),
-        case("size-16k", "16 KB, 16 connections, 90 % hits", bytes(16 << 10)),
-        case("size-256k", "256 KB, 16 connections, 90 % hits", bytes(256 << 10)),
-        case("size-1m", "1 MB, 16 connections, 90 % hits", bytes(1 << 20)),
-        case("connections-1", "1 KB, 1 connection, 90 % hits", connections(1)),
-        case("connections-128", "1 KB, 128 connections, 90 % hits", connections(128)),
-        case(
-            "new-connection",
-            "1 KB, a connection for each request, 90 % hits",
-            Load { is_new_connection: true, ..BASE },
-        ),
-        case("pods-10", "1 KB, 10 pods, 1 connection each, 90 % hits", pods(10)),
-        case("pods-50", "1 KB, 50 pods, 1 connection each, 90 % hits", pods(50)),
-        case("one-hit", "1 KB, 1 connection, 100 % hits", Load { connections: 1, ..hits(100) }),
-        case("one-miss", "1 KB, 1 connection, 0 % hits", Load { connections: 1, ..hits(0) }),
-    ]
+    let cases = Profile::Full.cases().into_iter().filter(|case| case.id != "relayed");
+    cases.map(|case| Case { rounds: ROUNDS, ..case }).collect()
 }
 
 /// The report.
@@ -125,6 +101,7 @@ fn settings() -> Settings {
         generator_threads: 1,
         closed_s: 3.0,
         open_s: 5.0,
+        notes: vec!["A note.".to_owned()],
         components: vec![
             component("Envoy", "1.36.2"),
             component("nginx", "1.22.1"),
@@ -135,7 +112,7 @@ fn settings() -> Settings {
 }
 
 fn row(case: &Case, mode: Mode, skipped: Option<String>) -> Row {
-    let no_room = mode == Mode::SidecarBoth && case.id == "pods-50";
+    let no_room = mode == Mode::SidecarBoth && case.id == "connections-128";
     let skipped = skipped.or_else(|| no_room.then(|| NO_ROOM.to_owned()));
     let mut row = Row {
         case: case.id.clone(),
@@ -158,7 +135,7 @@ fn row(case: &Case, mode: Mode, skipped: Option<String>) -> Row {
     let part = |at: usize| 1e-3 * size * (hits * hit.1[at] + (1.0 - hits) * miss.1[at]);
     let total: f64 = (0..5).map(part).sum();
     let mean = size * (hits * hit.0 + (1.0 - hits) * miss.0);
-    let connections = f64::from(case.load.connections * case.load.pods);
+    let connections = f64::from(case.load.connections);
     let per_second = (connections * 1e6 / mean).min(2.0e3 / total);
     row.closed.per_second = series(per_second, seed);
     row.open.rate = 2000.0;

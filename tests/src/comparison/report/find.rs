@@ -161,7 +161,7 @@ mod tests {
             format!("varnish: {}", example::NO_VARNISH)
         );
         assert_eq!(report.row("pods-3", Mode::Nginx).unwrap_err(), "the case pods-3 was not run");
-        assert!(report.row("pods-50", Mode::SidecarBoth).unwrap_err().contains(example::NO_ROOM));
+        assert!(report.row("connections-128", Mode::SidecarBoth).unwrap_err().contains(example::NO_ROOM));
         assert!(report.memory_row(51, Mode::Nginx).unwrap_err().contains("51 pods"));
 
         let mut fewer = report;

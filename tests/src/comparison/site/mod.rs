@@ -19,7 +19,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::plan::Mode;
+use super::plan::{Load, Mode};
 use crate::cgroup::Cgroup;
 use crate::locate;
 use crate::netns::{NodeNet, Pod};
@@ -108,7 +108,8 @@ impl Site {
         let mut pods = net.pods(clients + 2)?.into_iter();
         let mut pod = || pods.next().context("too few pods");
         let (origin, cache) = (Origin::start(pod()?, sizes)?, pod()?);
-        let client = |(n, pod)| Workload::of_pod(&format!("client-{n}"), pod, &[origin::PORT]);
+        let ports = [origin::PORT, origin::ENCRYPTED_PORT];
+        let client = |(n, pod)| Workload::of_pod(&format!("client-{n}"), pod, &ports);
         let mut clients: Vec<Workload> = pods.enumerate().map(client).collect::<Result<_>>()?;
         let between = Between::start(mode, &mut clients, cache, &origin, &net, threads)?;
         let sizes = sizes.iter().map(|(name, bytes)| ((*name).to_owned(), *bytes)).collect();
@@ -126,6 +127,11 @@ impl Site {
             Between::Cache(cache) => cache.addr(),
             _ => self.origin.addr(),
         }
+    }
+
+    /// The same, or the origin's address for what is encrypted.
+    pub fn addr_of(&self, load: Load) -> SocketAddr {
+        if load.is_encrypted { self.origin.encrypted_addr() } else { self.addr() }
     }
 
     /// What stands before the `/` and the name of each file in a target.

@@ -11,12 +11,15 @@ use anyhow::{Context, Result};
 use super::place::{Place, loopback};
 use crate::cgroup::Cgroup;
 use crate::netns::Pod;
-use crate::process::Process;
+use crate::process::{Process, call};
 use crate::scratch::Scratch;
 use crate::{admin, locate, nginx};
 
 /// The port at which it is asked.
 pub(super) const PORT: u16 = 8080;
+
+/// The same by TLS.
+pub(super) const ENCRYPTED_PORT: u16 = 8443;
 
 /// The port of its 127.0.0.1 where it says how many requests it had: no sidecar is before that.
 const STATUS_PORT: u16 = 8081;
@@ -42,9 +45,11 @@ impl Origin {
             sizes.iter().map(|(name, bytes)| (*name, vec![b'x'; *bytes])).collect();
         let root = nginx::root(&scratch, &files)?;
         let (root, addr) = (root.display(), SocketAddr::from((pod.address(), PORT)));
+        let encrypted = SocketAddr::new(addr.ip(), ENCRYPTED_PORT);
+        let certificate = certified(&scratch)?;
         let http = format!(
-            "access_log off; sendfile on;\n\
-             server {{ listen {addr} backlog=4096; root {root}; expires 1h;\n\
+            "access_log off; sendfile on; {certificate}\n\
+             server {{ listen {addr} backlog=4096; listen {encrypted} ssl backlog=4096; root {root}; expires 1h;\n\
              location /n/ {{ alias {root}/; expires off; add_header Cache-Control no-store; }} }}\n\
              server {{ listen {}; location = /status {{ stub_status; }} }}",
             loopback(STATUS_PORT)
@@ -59,6 +64,11 @@ impl Origin {
 
     pub(super) fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Where it is asked by TLS.
+    pub(super) fn encrypted_addr(&self) -> SocketAddr {
+        SocketAddr::new(self.addr.ip(), ENCRYPTED_PORT)
     }
 
     pub(super) fn cgroup(&self) -> &Cgroup {
@@ -76,6 +86,18 @@ impl Origin {
         let requests = requests(&text).with_context(|| text.clone())?;
         requests.checked_sub(questions).context("fewer requests than were made")
     }
+}
+
+/// Makes a certificate that nobody checks; returns nginx's lines about it.
+fn certified(scratch: &Scratch) -> Result<String> {
+    let (key, certificate) = (scratch.file("key.pem"), scratch.file("certificate.pem"));
+    let (key, certificate) = (key.display(), certificate.display());
+    let words = format!(
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=origin \
+         -keyout {key} -out {certificate}"
+    );
+    call("openssl", words.split(' '), "")?;
+    Ok(format!("ssl_certificate {certificate}; ssl_certificate_key {key};"))
 }
 
 /// The number of requests in what stub_status says.

@@ -93,6 +93,9 @@ fn facts(report: &Report) -> Markup {
         dl.facts {
             @for (name, value) in &facts { div { dt { (name) } dd { (value) } } }
             div.wide { dt { "Programs" } dd { (components.join(", ")) } }
+            @if !settings.notes.is_empty() {
+                div.wide { dt { "Not as equal as it looks" } dd { (settings.notes.join(" ")) } }
+            }
         }
     }
 }

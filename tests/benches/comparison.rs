@@ -29,6 +29,10 @@ struct Arguments {
     /// Measures the modes in the opposite order.
     #[arg(long)]
     reverse: bool,
+    /// Lets idle cores sleep, as they do on a machine with little to do: in a virtual one waking them is most of what is
+    /// measured then.
+    #[arg(long)]
+    sleepy: bool,
     /// Where report.json and report.html are written.
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
     out: PathBuf,
@@ -112,7 +116,15 @@ impl Arguments {
             signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
         }
         let profile = if self.quick { Profile::Quick } else { Profile::Full };
-        let options = Options { profile, modes, oha, commit: run::commit(), date: date(), interrupted };
+        let options = Options {
+            profile,
+            modes,
+            oha,
+            commit: run::commit(),
+            date: date(),
+            is_awake: !self.sleepy,
+            interrupted,
+        };
         let new = run::run(&options)?;
         fs::create_dir_all(&self.out).with_context(|| self.out.display().to_string())?;
         for (name, text) in [("report.json", report::json(&new)?), ("report.html", html::page(&new)?)] {

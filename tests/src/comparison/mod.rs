@@ -4,6 +4,7 @@
 //! `cost` reads what that took; `figures` is what comes out, and `report` shows it. Everything but the measuring itself
 //! is pure.
 
+pub mod awake;
 pub mod cost;
 pub mod figures;
 pub mod load;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::awake::Awake;
 use super::cost::{self, Time};
 use super::figures::{Cpu, Generator, Machine, MemoryRow, ModeNote, Report, Row, SCHEMA, Series, Settings};
 use super::load::closed::{self, Closed};
@@ -53,6 +54,8 @@ pub struct Options {
     pub commit: String,
     /// When it is measured, as RFC 3339 writes it.
     pub date: String,
+    /// Whether cores are kept from going to sleep.
+    pub is_awake: bool,
     /// Set where it is to end early: what was started ends with it.
     pub interrupted: Arc<AtomicBool>,
 }
@@ -69,6 +72,7 @@ struct Place {
 /// If the machine does not let it: no root, no namespaces. A mode that fails is a row with the reason.
 pub fn run(options: &Options) -> Result<Report> {
     let begun = Instant::now();
+    let _awake = options.is_awake.then(Awake::cores).transpose()?;
     let cases = options.profile.cases();
     let mut progress = Progress::of(&cases, options, begun);
     let places: Vec<Place> = options
@@ -105,6 +109,7 @@ pub fn run(options: &Options) -> Result<Report> {
             closed_s: closed_s as f64,
             open_s: open_s as f64,
             components: site::components(),
+            is_awake: options.is_awake,
             notes: NOTES.map(str::to_owned).to_vec(),
         },
         modes,

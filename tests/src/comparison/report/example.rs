@@ -101,6 +101,7 @@ fn settings() -> Settings {
         generator_threads: 1,
         closed_s: 3.0,
         open_s: 5.0,
+        is_awake: true,
         notes: vec!["A note.".to_owned()],
         components: vec![
             component("Envoy", "1.36.2"),

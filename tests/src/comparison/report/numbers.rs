@@ -1,6 +1,6 @@
 //! Numbers as people read them: three significant digits, a unit of a fitting size.
 
-use super::super::figures::Series;
+use super::super::figures::{Series, Settings};
 
 /// A unit's size and its sign, the greatest first.
 type Units = [(f64, &'static str)];
@@ -84,6 +84,11 @@ pub(super) fn count_with_spread(series: &Series) -> String {
 /// A multiple in a sentence, such as `4.2 times`.
 pub(super) fn times(value: f64) -> String {
     format!("{} times", digits(value, 2))
+}
+
+/// Whether cores went to sleep.
+pub(super) fn sleep(settings: &Settings) -> &'static str {
+    if settings.is_awake { "Cores were kept awake (SCHED_IDLE)." } else { "Idle cores slept." }
 }
 
 /// A number of pods: `1 pod`, `50 pods`.

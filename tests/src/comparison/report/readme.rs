@@ -56,7 +56,7 @@ fn opening(report: &Report) -> String {
          each), rounds of all modes in turn, medians. Requests/s are of a closed loop, with the least and the greatest \
          of the rounds; latency is of an open loop, counted from when a request was due; CPU is that of everything on \
          the path (client, kernel, proxy, origin) in milliseconds for 1000 requests; saved are requests that the origin \
-         did not see.",
+         did not see. {}",
         report.date.split('T').next().unwrap_or_default(),
         report.commit_name(),
         report.profile,
@@ -64,6 +64,7 @@ fn opening(report: &Report) -> String {
         machine.processor,
         machine.kernel,
         settings.worker_threads,
+        numbers::sleep(settings),
     ))
 }
 

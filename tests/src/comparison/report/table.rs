@@ -53,7 +53,7 @@ fn opening(report: &Report) -> String {
     let text = format!(
         "{}, commit {}, {} profile, {:.0} s. {}, {}, {} cores, {} of memory. Worker threads: {} of each proxy and \
          cache, {} of the origin, {} of the generator. {}. Latency: open loop, from when a request was due. CPU: \
-         milliseconds for 1000 requests; proxy: own code and kernel. Medians (min–max of the rounds). {}",
+         milliseconds for 1000 requests; proxy: own code and kernel. Medians (min–max of the rounds). {} {}",
         report.date,
         report.commit_name(),
         report.profile,
@@ -66,6 +66,7 @@ fn opening(report: &Report) -> String {
         settings.origin_threads,
         settings.generator_threads,
         components.join(", "),
+        numbers::sleep(settings),
         settings.notes.join(" "),
     );
     numbers::wrap(&plain(&text), WIDTH).join("\n") + "\n"

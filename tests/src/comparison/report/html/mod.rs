@@ -85,6 +85,7 @@ fn facts(report: &Report) -> Markup {
                 settings.worker_threads, settings.origin_threads, settings.generator_threads
             ),
         ),
+        ("Cores", numbers::sleep(settings).to_owned()),
         ("Rounds", format!("{} s closed loop, {} s open loop each", settings.closed_s, settings.open_s)),
     ];
     let components: Vec<String> =

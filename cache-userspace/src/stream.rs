@@ -25,13 +25,46 @@ const PROBES: u32 = 4;
 pub async fn read_more(stream: &TcpStream, buffer: &mut BytesMut, bytes_max: usize) -> io::Result<usize> {
     loop {
         stream.readable().await?;
-        if buffer.capacity() - buffer.len() < bytes_max.min(2048) {
-            buffer.reserve(bytes_max);
-        }
+        make_room(buffer, bytes_max);
         match stream.try_read_buf(buffer) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             result => return result,
         }
+    }
+}
+
+/// Reads what is there of an HTTP message into `buffer`; 0 is the end of the stream.
+///
+/// A read that does not fill the room it has is taken to have emptied the socket, which saves asking once more. Urgent
+/// data, which also end a read, belong to other protocols: those that are relayed are read by [`read_more`].
+///
+/// # Errors
+/// Those of recv(2).
+pub async fn read_message(stream: &TcpStream, buffer: &mut BytesMut, bytes_max: usize) -> io::Result<usize> {
+    loop {
+        stream.readable().await?;
+        make_room(buffer, bytes_max);
+        let mut short = None;
+        let read = stream.try_io(Interest::READABLE, || {
+            let read = stream.try_read_buf(buffer)?;
+            if read == 0 || buffer.len() == buffer.capacity() {
+                return Ok(read);
+            }
+            // The only way to say so to the runtime; what comes from here on is an event of its own.
+            short = Some(read);
+            Err(ErrorKind::WouldBlock.into())
+        });
+        match (read, short) {
+            (_, Some(read)) => return Ok(read),
+            (Err(error), None) if error.kind() == ErrorKind::WouldBlock => {}
+            (result, None) => return result,
+        }
+    }
+}
+
+fn make_room(buffer: &mut BytesMut, bytes_max: usize) {
+    if buffer.capacity() - buffer.len() < bytes_max.min(2048) {
+        buffer.reserve(bytes_max);
     }
 }
 
@@ -130,4 +163,61 @@ pub fn shutdown_write(stream: &TcpStream) {
         std::os::fd::AsRawFd::as_raw_fd(stream),
         nix::sys::socket::Shutdown::Write,
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream as Blocking};
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn pair() -> (Blocking, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = Blocking::connect(listener.local_addr().unwrap()).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        server.set_nonblocking(true).unwrap();
+        client.set_nodelay(true).unwrap();
+        (client, TcpStream::from_std(server).unwrap())
+    }
+
+    async fn all(stream: &TcpStream) -> usize {
+        let (mut total, mut buffer) = (0, BytesMut::new());
+        loop {
+            let read = tokio::time::timeout(Duration::from_secs(20), read_message(stream, &mut buffer, 4096));
+            match read.await.expect("an event was lost").unwrap() {
+                0 => return total,
+                read => total += read,
+            }
+            buffer.clear();
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn no_event_is_lost_between_a_short_read_and_the_next_wait() {
+        const MESSAGES: usize = 100_000;
+        let (mut client, stream) = pair();
+        let writer = thread::spawn(move || {
+            // Sizes below, at and above the room of a read.
+            let message = [b'x'; 5000];
+            (0..MESSAGES)
+                .map(|n| [1, 700, 4096, 5000][n % 4])
+                .inspect(|size| client.write_all(&message[..*size]).unwrap())
+                .sum::<usize>()
+        });
+        let read = tokio::spawn(async move { all(&stream).await }).await.unwrap();
+        assert_eq!(read, writer.join().unwrap());
+    }
+
+    #[tokio::test]
+    async fn an_end_behind_a_short_read_is_seen() {
+        let (mut client, stream) = pair();
+        client.write_all(b"last words").unwrap();
+        drop(client);
+        // Both are there before the first read.
+        thread::sleep(Duration::from_millis(20));
+        assert_eq!(all(&stream).await, 10);
+    }
 }

@@ -6,7 +6,7 @@ use tokio::time::{Instant, timeout_at};
 use super::Downstream;
 use crate::http1::head::put_back;
 use crate::http1::{Parsed, RequestHead, Version};
-use crate::stream::{READ_BYTES, read_more};
+use crate::stream::{READ_BYTES, read_message};
 
 /// How much one read for a head brings, bytes: small, since most connections are idle most of the time.
 const HEAD_READ_BYTES: usize = 8 * 1024;
@@ -82,7 +82,7 @@ impl Downstream {
             // An idle connection keeps no buffer.
             self.buffer = BytesMut::new();
         }
-        match timeout_at(until, read_more(&self.stream, &mut self.buffer, bytes)).await {
+        match timeout_at(until, read_message(&self.stream, &mut self.buffer, bytes)).await {
             Ok(Ok(count)) if count > 0 => None,
             Ok(Err(_)) => Some(Next::End),
             Err(_) if is_idle => match self.busy_until() {

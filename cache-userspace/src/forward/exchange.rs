@@ -12,7 +12,7 @@ use super::pool::Upstream;
 use super::upload::{RequestBody, Upload, UploadFault};
 use crate::http1::head::put_back;
 use crate::http1::{Decoder, Fields, Framing, Parsed, Piece, RequestHead, ResponseHead, encode};
-use crate::stream::{READ_BYTES, WriteQueue, read_more, shutdown_write};
+use crate::stream::{READ_BYTES, WriteQueue, read_message, shutdown_write};
 
 /// How long a client may be silent within content that it still sends after the answer that ends its connection.
 const ENDING_PATIENCE: Duration = Duration::from_secs(30);
@@ -242,7 +242,7 @@ impl<'a> Exchange<'a> {
             let Self { upstream, upload, .. } = self;
             let step = tokio::select! {
                 biased;
-                read = read_more(&upstream.stream, &mut upstream.buffer, READ_BYTES), if is_upstream_open => {
+                read = read_message(&upstream.stream, &mut upstream.buffer, READ_BYTES), if is_upstream_open => {
                     match read {
                         // An origin that ends its side may still take what comes, so that its answer is not lost.
                         Ok(0) => {
@@ -295,7 +295,7 @@ impl<'a> Exchange<'a> {
             let read = if upload.is_over() {
                 let was_at_end = upload.body.is_at_end;
                 tokio::select! {
-                    read = read_more(&upstream.stream, &mut upstream.buffer, READ_BYTES) => read,
+                    read = read_message(&upstream.stream, &mut upstream.buffer, READ_BYTES) => read,
                     watched = upload.body.watch(), if upload.body.is_done() || was_at_end => {
                         watched.map_err(|_| ForwardError::ClientGone)?;
                         // Not while further requests wait: the origin would see an end where there is none yet.
@@ -308,7 +308,7 @@ impl<'a> Exchange<'a> {
             } else {
                 tokio::select! {
                     biased;
-                    read = read_more(&upstream.stream, &mut upstream.buffer, READ_BYTES) => read,
+                    read = read_message(&upstream.stream, &mut upstream.buffer, READ_BYTES) => read,
                     step = upload.step(&upstream.stream) => {
                         self.stepped(step)?;
                         continue;

@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 
 use crate::http1::body::BodyFault;
 use crate::http1::{Decoder, Framing, Piece, encode};
-use crate::stream::{READ_BYTES, WriteQueue, gone, read_more};
+use crate::stream::{READ_BYTES, WriteQueue, gone, read_message};
 
 /// A request's content, still on the client's connection.
 #[derive(Debug)]
@@ -86,7 +86,7 @@ impl<'a> RequestBody<'a> {
     /// Those of recv(2).
     pub async fn more(&mut self) -> io::Result<bool> {
         let Some(client) = &mut self.client else { return Err(io::ErrorKind::NotConnected.into()) };
-        let count = read_more(client.stream, client.buffer, READ_BYTES).await?;
+        let count = read_message(client.stream, client.buffer, READ_BYTES).await?;
         self.is_at_end |= count == 0;
         Ok(count > 0)
     }
@@ -109,7 +109,7 @@ impl<'a> RequestBody<'a> {
         if client.buffer.len() >= READ_BYTES {
             return std::future::pending().await;
         }
-        if read_more(client.stream, client.buffer, READ_BYTES).await? == 0 {
+        if read_message(client.stream, client.buffer, READ_BYTES).await? == 0 {
             self.is_at_end = true;
         }
         Ok(())

@@ -64,6 +64,8 @@ pub struct Load {
     pub bytes: usize,
     /// Connections of each client.
     pub connections: u32,
+    /// Keys that are asked for again and again: fewer where they would take more than 64 MB.
+    pub keys: usize,
     /// Requests in a hundred that ask for what is cached; the others are for what nobody has asked for before.
     pub hits: u32,
     /// Whether each request has a connection of its own.
@@ -73,13 +75,19 @@ pub struct Load {
 }
 
 /// The base from which one factor at a time is changed.
-pub const BASE: Load =
-    Load { bytes: 1 << 10, connections: 16, hits: 90, is_new_connection: false, is_encrypted: false };
+pub const BASE: Load = Load {
+    bytes: 1 << 10,
+    connections: 16,
+    keys: 1000,
+    hits: 90,
+    is_new_connection: false,
+    is_encrypted: false,
+};
 
 /// One load, by a word that names it in the report.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Case {
-    /// Such as `base`, `hits-99`, `size-16k`, `connections-1`, `pods-50`.
+    /// Such as `base`, `hits-99`, `size-16k`, `connections-1`, `relayed`.
     pub id: String,
     /// As a table says it, such as `1 KB, 16 connections, 99 % hits`.
     pub name: String,

@@ -326,7 +326,8 @@ fn grown(options: &Options, mode: Mode, pods: u8, row: &mut MemoryRow) -> Result
         Ok(site) => site,
         Err(why) => return Ok(Some(why)),
     };
-    let load = Load { hits: 100, connections: 1, ..BASE };
+    // Few keys: what is stored is not what a proxy takes.
+    let load = Load { hits: 100, connections: 1, keys: 10, ..BASE };
     let closed = Closed::new(load, site.prefix(), 1, Duration::from_secs(options.profile.seconds().0))?;
     // The first is for caches to fill; its connections are older than what becomes hot.
     for round in 0..4 {

@@ -11,10 +11,7 @@ use rand_distr::{Distribution, Zipf};
 
 use crate::comparison::plan::Load;
 
-/// Keys that are asked for again and again, at most.
-const KEYS_MAX: usize = 1000;
-
-/// Bytes of them together, at most: every cache has room for more.
+/// Bytes of all keys together, at most: every cache has room for more.
 const KEY_BYTES_MAX: usize = 64 << 20;
 
 /// The exponent of their popularity, as traces of web caches show it (0.6 to 1).
@@ -36,7 +33,7 @@ impl Keys {
 
     /// How many keys are asked for again and again.
     pub fn count(&self) -> usize {
-        (KEY_BYTES_MAX / self.load.bytes).min(KEYS_MAX)
+        (KEY_BYTES_MAX / self.load.bytes).min(self.load.keys)
     }
 
     /// One of them, from 0.

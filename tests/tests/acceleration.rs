@@ -52,6 +52,19 @@ fn parts(said: &Value) -> impl Iterator<Item = (&str, &str)> {
 
 #[test]
 #[ignore = "needs root, cgroup2 and bpf"]
+fn what_the_start_took_is_given_back() -> Result<()> {
+    const OWN_KB_MAX: u64 = 10 << 10;
+    for mode in ["auto", "off"] {
+        let node = Node::configured(&format!("acceleration: {mode}\n"), [Workload::local("idle", &[9])?])?;
+        let own = node.process().memory_kb("RssAnon")?;
+        println!("acceleration {mode}: {own} kB");
+        ensure!(own <= OWN_KB_MAX, "{own} kB with acceleration {mode}");
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root, cgroup2 and bpf"]
 fn this_kernel_is_fit_and_the_status_says_in_what_it_differs() -> Result<()> {
     let origin = Origin::http(fresh)?;
     let client = Exec::port(origin.port())?.agent()?;

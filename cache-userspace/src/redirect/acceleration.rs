@@ -111,6 +111,21 @@ pub enum AccelerationError {
 /// # Errors
 /// `AccelerationError`.
 pub fn load(wish: &Wish) -> Result<(Kernel, Acceleration), AccelerationError> {
+    let loaded = load_wanted(wish);
+    give_back();
+    loaded
+}
+
+/// Gives back what reading the kernel's types and the programs took, 16 MB, which the C library would keep.
+fn give_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: may be called at any time by any thread.
+    unsafe {
+        libc::malloc_trim(0)
+    };
+}
+
+fn load_wanted(wish: &Wish) -> Result<(Kernel, Acceleration), AccelerationError> {
     let faults = Faults::asked();
     let chunks = u32::try_from(wish.bytes / CHUNK_BYTES as u64).unwrap_or(CHUNKS_MAX);
     let settings = HitSettings {

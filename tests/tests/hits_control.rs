@@ -46,11 +46,14 @@ impl Scene {
         let origin = hammer::origin::start()?;
         let workload = Workload::local("w", &[origin.port()])?;
         let node = Node::configured(&format!("acceleration: {mode}\n"), [workload])?;
+        let said = node.status()?["acceleration"].clone();
+        ensure!(said["state"] == "on", "no hits inside the kernel: {said}");
         let words = ["hammer".to_owned(), Kind::Hot.word(), origin.addr().to_string()];
         let numbers = [connections.to_string(), time.as_millis().to_string()];
         let words = [locate::probe()?.display().to_string()].into_iter().chain(words).chain(numbers);
         let client = Process::start(&mut node.workloads().first().context("no workload")?.command(words))?;
-        node.reaches("enrolled", connections.into())?;
+        let enrolled = node.reaches("enrolled", connections.into());
+        enrolled.with_context(|| format!("{:?}", node.figures()))?;
         node.reaches("kernel_hits", 20 * u64::from(connections))?;
         Ok(Some(Self { _turn: turn, origin, node, client, time }))
     }

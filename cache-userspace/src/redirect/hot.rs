@@ -267,11 +267,16 @@ impl HotSet {
 
     /// Has connections to a destination enrolled while it has resident responses, and for a while afterwards.
     fn enrol(&self, state: &mut State, asker: &Asker, now_ns: u64) {
-        let new = Enrolling { since_ns: now_ns, until_ns: 0 };
+        let new = Enrolling { since_ns: u64::MAX, until_ns: 0 };
         let enrolling = state.destinations.entry(*asker).or_insert(new);
         if enrolling.until_ns < now_ns + self.linger_ns / 2 {
+            let has_lapsed = enrolling.until_ns <= now_ns;
             enrolling.until_ns = now_ns + self.linger_ns;
-            self.shelf.enrol_until(asker, enrolling.until_ns);
+            let shown_ns = self.shelf.enrol_until(asker, enrolling.until_ns);
+            // Not `now_ns`: what began between the two did not find it.
+            if has_lapsed {
+                enrolling.since_ns = shown_ns;
+            }
         }
     }
 

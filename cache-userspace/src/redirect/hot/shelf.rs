@@ -2,6 +2,7 @@
 
 use cache_common::hot::{Asker, HotHeader, HotKey, HotSlot};
 
+use crate::clock;
 use crate::redirect::kernel::Kernel;
 use crate::redirect::resident::Resident;
 
@@ -18,8 +19,9 @@ pub trait Shelf: Send + Sync {
     /// Waits until nobody looks any more at what was retired before; blocks for some milliseconds. Returns whether that
     /// is certain.
     fn quiesce(&self) -> bool;
-    /// Has new connections to a destination enrolled until a time of `CLOCK_BOOTTIME`, nanoseconds.
-    fn enrol_until(&self, asker: &Asker, until_ns: u64);
+    /// Has new connections to a destination enrolled until a time of `CLOCK_BOOTTIME`, nanoseconds; returns a time on the
+    /// same clock from which on it is so.
+    fn enrol_until(&self, asker: &Asker, until_ns: u64) -> u64;
     /// Forgets connections that were closed unseen, made before a time of `CLOCK_BOOTTIME`, nanoseconds.
     fn sweep(&self, before_ns: u64);
 }
@@ -51,10 +53,11 @@ impl Shelf for Kernel {
             .is_ok()
     }
 
-    fn enrol_until(&self, asker: &Asker, until_ns: u64) {
+    fn enrol_until(&self, asker: &Asker, until_ns: u64) -> u64 {
         if let Err(error) = self.hits().enrol_until(asker, until_ns) {
             tracing::debug!(%error, "a destination is not enrolled");
         }
+        u64::try_from(clock::boot().as_nanos()).unwrap_or(u64::MAX)
     }
 
     fn sweep(&self, before_ns: u64) {

@@ -37,6 +37,8 @@ struct Maps {
     /// Chunks that programs may be looking at.
     looked_at: BTreeSet<u32>,
     enrolled: Vec<(Asker, u64)>,
+    /// When a destination is in the map that is put there next.
+    shown_ns: u64,
     refuses: bool,
     is_restless: bool,
 }
@@ -114,8 +116,10 @@ impl Shelf for Simulated {
         }
         !maps.is_restless
     }
-    fn enrol_until(&self, asker: &Asker, until_ns: u64) {
-        self.maps().enrolled.push((*asker, until_ns));
+    fn enrol_until(&self, asker: &Asker, until_ns: u64) -> u64 {
+        let mut maps = self.maps();
+        maps.enrolled.push((*asker, until_ns));
+        maps.shown_ns
     }
     fn sweep(&self, _: u64) {}
 }
@@ -248,6 +252,26 @@ fn what_has_expired_is_taken_out_and_its_destination_stays_enrolled_for_a_while(
     assert_eq!((set.figures().entries, kernel.maps().index.len()), (0, 0));
     set.tick(200 * SECOND);
     assert_eq!(kernel.maps().enrolled, [(asker(1), 160 * SECOND)], "not longer than needed");
+}
+
+/// Such a connection is not enrolled for a reason that does not stay: it is renewed.
+#[test]
+fn what_began_before_the_kernel_knew_of_its_destination_did_not_find_it() {
+    let (kernel, set) = set(8);
+    let (head, image) = (head("/a"), || image("a"));
+    let offered = |now_ns| Offer { now_ns, ..offer(asker(1), &head, &image) };
+    kernel.maps().shown_ns = 102 * SECOND;
+    set.offer(&offered(100 * SECOND));
+    set.offer(&offered(100 * SECOND));
+    assert!(!set.enrolled_at(&asker(1), 101 * SECOND), "begun while it was promoted");
+    assert!(set.enrolled_at(&asker(1), 103 * SECOND));
+    // Known until 160, and again from 302 on.
+    kernel.maps().shown_ns = 302 * SECOND;
+    set.purged();
+    set.offer(&offered(300 * SECOND));
+    set.offer(&offered(300 * SECOND));
+    assert!(!set.enrolled_at(&asker(1), 200 * SECOND), "begun after it had lapsed");
+    assert!(set.enrolled_at(&asker(1), 303 * SECOND));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: Sidestep beside what people use today. Measures, prints tables, writes `report.json` and
 //! `report.html`; or compares two reports.
 
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -60,6 +61,10 @@ fn mode(word: &str) -> Result<Mode> {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
+    // cargo runs a bench in the folder of its package; paths are meant where the command was given.
+    if let Some(folder) = env::var_os("SIDESTEP_BENCH_FROM") {
+        env::set_current_dir(folder)?;
+    }
     // Before an hour is spent on a report that cannot be compared.
     let old = arguments.compare.as_deref().map(read).transpose()?;
     let new = match &arguments.report {
@@ -72,7 +77,7 @@ fn main() -> Result<()> {
         print!("{}", table::table(&new));
     }
     if arguments.readme {
-        let path = Path::new("README.md");
+        let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md"));
         let text = fs::read_to_string(path).context("README.md")?;
         let text = readme::replace(&text, &readme::section(&new)).context("README.md has no place for it")?;
         fs::write(path, text)?;

@@ -23,6 +23,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
         .cargo()
         .args(["bench", "--quiet", "-p", "tests", "--bench", "comparison", "--"])
         .args(arguments)
+        .env("SIDESTEP_BENCH_FROM", std::env::current_dir()?)
         .env("SIDESTEP_BIN", checkout.sidestep())
         .env("SIDESTEP_TOOLS", checkout.tools())
         .status()

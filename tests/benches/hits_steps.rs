@@ -15,6 +15,7 @@ use aya::programs::loaded_programs;
 use cache_common::faults;
 use harness::acceleration::{self, FAULTS};
 use harness::client::Connection;
+use harness::comparison::figures::Series;
 use harness::exec::Exec;
 use harness::locate;
 use harness::origin::{Answer, Origin};
@@ -57,12 +58,6 @@ const CONDITIONS: [(&str, u32); 10] = [
     ("the system call is one that sends", faults::CALLER),
 ];
 
-/// Of the rounds of a step, nanoseconds.
-struct Times {
-    median: u64,
-    least: u64,
-}
-
 fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     if let [word, origin, step] = words.as_slice()
@@ -93,8 +88,8 @@ fn measured() -> Result<()> {
         "median",
         "least"
     );
-    for ((name, _), Times { median, least }) in STOPS.iter().zip(stops) {
-        println!("{name:<60}{median:>8}{least:>8}");
+    for ((name, _), times) in STOPS.iter().zip(stops) {
+        println!("{name:<60}{:>8.0}{:>8.0}", times.median(), times.min());
     }
     let Some(binary) = locate::sidestep_with_faults()? else { return Ok(()) };
     let every = CONDITIONS.iter().fold(0, |every, (_, fault)| every | fault);
@@ -105,31 +100,27 @@ fn measured() -> Result<()> {
         "\n{:<60}{:>8}{:>8}",
         "a hit of 1 KB in a build for tests, without asking whether", "median", "least"
     );
-    for ((name, ..), Times { median, least }) in steps.iter().zip(figures) {
-        println!("{name:<60}{median:>8}{least:>8}");
+    for ((name, ..), times) in steps.iter().zip(figures) {
+        println!("{name:<60}{:>8.0}{:>8.0}", times.median(), times.min());
     }
     Ok(())
 }
 
 /// How long the program runs in each step with those conditions left out, nanoseconds.
-fn rounds(origin: &Origin, binary: &Path, steps: &[(&str, &str, u32)]) -> Result<Vec<Times>> {
+fn rounds(origin: &Origin, binary: &Path, steps: &[(&str, &str, u32)]) -> Result<Vec<Series>> {
     let own = std::env::current_exe()?;
-    let mut rounds = vec![Vec::new(); steps.len()];
+    let mut rounds = vec![Series::default(); steps.len()];
     for round in 1..=ROUNDS {
         for ((name, step, fault), times) in steps.iter().zip(&mut rounds) {
             eprint!("\rround {round} of {ROUNDS}: {name:<60}");
-            times.push(one(origin, binary, &own, step, *fault).with_context(|| (*name).to_owned())?);
+            times.0.push(one(origin, binary, &own, step, *fault).with_context(|| (*name).to_owned())?);
         }
     }
     eprint!("\r{:<80}\r", "");
-    let times = |mut times: Vec<u64>| {
-        times.sort_unstable();
-        Times { median: times[times.len() / 2], least: times[0] }
-    };
-    Ok(rounds.into_iter().map(times).collect())
+    Ok(rounds)
 }
 
-fn one(origin: &Origin, binary: &Path, own: &Path, step: &str, fault: u32) -> Result<u64> {
+fn one(origin: &Origin, binary: &Path, own: &Path, step: &str, fault: u32) -> Result<f64> {
     let exec = Exec::port(origin.port())?.flag(acceleration::FLAG).flag("hits");
     let exec = exec.program(binary).env(FAULTS, fault.to_string());
     let addr = origin.addr().to_string();

@@ -142,8 +142,12 @@ fn measured(case: &Case, places: &[Place], options: &Options, progress: &mut Pro
             row.skipped = warm(site, case.load).err().map(|error| format!("{error:#}"));
         }
     }
+    let time = Duration::from_secs(options.profile.seconds().0);
+    let prefix = |place: &Place| place.site.as_ref().map_or("", Site::prefix);
+    let loops = places.iter().map(|place| Closed::new(case.load, prefix(place), THREADS, time));
+    let loops: Vec<Closed> = loops.collect::<Result<_>>()?;
     for round in 0..case.rounds {
-        for (place, row) in places.iter().zip(&mut rows) {
+        for ((place, closed), row) in places.iter().zip(&loops).zip(&mut rows) {
             progress.step(&format!(
                 "{}, round {} of {}: {}",
                 case.name,
@@ -155,7 +159,7 @@ fn measured(case: &Case, places: &[Place], options: &Options, progress: &mut Pro
             if row.skipped.is_some() {
                 continue;
             }
-            if let Err(error) = one(case, site, options, round, row) {
+            if let Err(error) = one(case, site, closed, options, round, row) {
                 row.skipped = Some(format!("{error:#}"));
             }
         }
@@ -171,10 +175,16 @@ fn row(case: &Case, place: &Place) -> Row {
 }
 
 /// One round of one mode.
-fn one(case: &Case, site: &Site, options: &Options, round: u32, row: &mut Row) -> Result<()> {
+fn one(
+    case: &Case,
+    site: &Site,
+    closed: &Closed,
+    options: &Options,
+    round: u32,
+    row: &mut Row,
+) -> Result<()> {
     let salt = format!("{}.{round}", case.id);
-    let (closed_s, open_s) = options.profile.seconds();
-    let closed = Closed::new(case.load, site.prefix(), THREADS, Duration::from_secs(closed_s))?;
+    let open_s = options.profile.seconds().1;
     let before = Costs::now(&[site])?;
     let run = closed.finish(closed.start(site, 0, &salt)?)?;
     let cost = Costs::now(&[site])?.since(&before);

@@ -91,6 +91,13 @@ pub(super) fn sleep(settings: &Settings) -> &'static str {
     if settings.is_awake { "Cores were kept awake (SCHED_IDLE)." } else { "Idle cores slept." }
 }
 
+/// Each program with its version: `Envoy 1.40.0, nginx 1.22.1`.
+pub(super) fn programs(settings: &Settings) -> String {
+    let programs: Vec<String> =
+        settings.components.iter().map(|(name, version)| format!("{name} {version}")).collect();
+    programs.join(", ")
+}
+
 /// A number of pods: `1 pod`, `50 pods`.
 pub(super) fn pods(number: u32) -> String {
     format!("{number} {}", if number == 1 { "pod" } else { "pods" })

@@ -48,8 +48,6 @@ pub fn target_table(report: &Report) -> String {
 
 fn opening(report: &Report) -> String {
     let (machine, settings) = (&report.machine, &report.settings);
-    let components: Vec<String> =
-        settings.components.iter().map(|(name, version)| format!("{name} {version}")).collect();
     let text = format!(
         "{}, commit {}, {} profile, {:.0} s. {}, {}, {} cores, {} of memory. Worker threads: {} of each proxy and \
          cache, {} of the origin, {} of the generator. {}. Latency: open loop, from when a request was due. CPU: \
@@ -65,7 +63,7 @@ fn opening(report: &Report) -> String {
         settings.worker_threads,
         settings.origin_threads,
         settings.generator_threads,
-        components.join(", "),
+        numbers::programs(settings),
         numbers::sleep(settings),
         settings.notes.join(" "),
     );

@@ -88,12 +88,10 @@ fn facts(report: &Report) -> Markup {
         ("Cores", numbers::sleep(settings).to_owned()),
         ("Rounds", format!("{} s closed loop, {} s open loop each", settings.closed_s, settings.open_s)),
     ];
-    let components: Vec<String> =
-        settings.components.iter().map(|(name, version)| format!("{name} {version}")).collect();
     html! {
         dl.facts {
             @for (name, value) in &facts { div { dt { (name) } dd { (value) } } }
-            div.wide { dt { "Programs" } dd { (components.join(", ")) } }
+            div.wide { dt { "Programs" } dd { (numbers::programs(settings)) } }
             @if !settings.notes.is_empty() {
                 div.wide { dt { "Not as equal as it looks" } dd { (settings.notes.join(" ")) } }
             }

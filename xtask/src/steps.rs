@@ -70,6 +70,12 @@ impl Steps {
             };
             println!("{name:<28} {verdict:<8} {:>7.1} s  {note}", took.as_secs_f64());
         }
+        // Once more at the end, where who reads a long log begins.
+        for (name, _, outcome) in &self.done {
+            if let Outcome::Failed(why) = outcome {
+                println!("\n{name} failed:\n{why}");
+            }
+        }
         if !failed.is_empty() {
             bail!("failed: {}", failed.join(", "));
         }
@@ -105,8 +111,11 @@ pub(crate) fn run_silently(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// Lines of what a failed test printed last that are shown again at the end.
+const FAILURE_LINES: usize = 40;
+
 /// Tests counted from what `cargo test` prints.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TestCount {
     /// Tests that ran and passed.
     pub(crate) passed: u64,
@@ -114,11 +123,28 @@ pub(crate) struct TestCount {
     pub(crate) failed: u64,
     /// Tests that did not run.
     pub(crate) ignored: u64,
+    /// What failed tests printed, each from its header, in lines.
+    failures: Vec<Vec<String>>,
+    /// Whether such a test's lines are being read.
+    is_within_failure: bool,
 }
 
 impl TestCount {
-    /// Adds a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; …`; other lines count nothing.
+    /// Adds a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; …`, and what is printed of failed tests
+    /// (where those that passed show nothing, as they do unless they are told to); other lines count nothing.
     fn add(&mut self, line: &str) {
+        if line.starts_with("---- ") && line.ends_with(" stdout ----") {
+            self.failures.push(Vec::new());
+            self.is_within_failure = true;
+        } else if line == "failures:" {
+            self.is_within_failure = false;
+        }
+        if let Some(failure) = self.failures.last_mut().filter(|_| self.is_within_failure) {
+            if failure.len() > FAILURE_LINES {
+                failure.remove(1);
+            }
+            failure.push(line.to_owned());
+        }
         let Some(result) = line.strip_prefix("test result: ") else { return };
         let words: Vec<&str> = result.split(' ').collect();
         for pair in words.windows(2) {
@@ -148,7 +174,9 @@ pub(crate) fn run_tests(command: &mut Command) -> Result<TestCount> {
     }
     let status = child.wait()?;
     if !status.success() {
-        bail!("{} passed, {} failed; `{}`: {status}", count.passed, count.failed, line(command));
+        let failures: Vec<String> = count.failures.iter().map(|lines| lines.join("\n")).collect();
+        let (passed, failed) = (count.passed, count.failed);
+        bail!("{passed} passed, {failed} failed; `{}`: {status}\n{}", line(command), failures.join("\n"));
     }
     Ok(count)
 }
@@ -171,7 +199,21 @@ mod tests {
         );
         count.add("test result: FAILED. 1 passed; 2 failed; 4 ignored; 0 measured; 0 filtered out");
         count.add("test a_test ... ok");
-        assert_eq!(count, TestCount { passed: 4, failed: 2, ignored: 5 });
+        assert_eq!(count, TestCount { passed: 4, failed: 2, ignored: 5, ..TestCount::default() });
+    }
+
+    #[test]
+    fn what_failed_tests_printed_is_kept_and_only_the_end_of_it() {
+        let mut count = TestCount::default();
+        let says = |count: &mut TestCount, text: &str| text.lines().for_each(|line| count.add(line));
+        says(&mut count, "test a ... FAILED\n\nfailures:\n\n---- a stdout ----\nleft: 1\n---- b stdout ----");
+        (0..100).for_each(|number| count.add(&number.to_string()));
+        says(&mut count, "\nfailures:\n    a\n    b\n\ntest result: FAILED. 1 passed; 2 failed; 0 ignored");
+        assert_eq!(count.failed, 2);
+        assert_eq!(count.failures[0], ["---- a stdout ----", "left: 1"]);
+        assert_eq!(count.failures[1].len(), FAILURE_LINES + 1);
+        assert_eq!(count.failures[1][..2], ["---- b stdout ----", "61"]);
+        assert_eq!(count.failures[1].last().map(String::as_str), Some(""));
     }
 
     #[test]

@@ -76,8 +76,7 @@ fn kernel_tests(checkout: &Checkout) -> Result<String> {
     let refused = machine::kernel_tests_refused();
     if refused.is_none() {
         let threads = thread::available_parallelism()?;
-        // What tests print are figures: how long a stopped daemon held connections up, and the like.
-        cargo.args(["--", "--include-ignored", "--show-output"]).arg(format!("--test-threads={threads}"));
+        cargo.args(["--", "--include-ignored"]).arg(format!("--test-threads={threads}"));
     }
     let count = run_tests(&mut cargo)?;
     match refused {

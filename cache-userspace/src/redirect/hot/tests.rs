@@ -267,7 +267,6 @@ fn what_began_before_the_kernel_knew_of_its_destination_did_not_find_it() {
     assert!(set.enrolled_at(&asker(1), 103 * SECOND));
     // Known until 160, and again from 302 on.
     kernel.maps().shown_ns = 302 * SECOND;
-    set.purged();
     set.offer(&offered(300 * SECOND));
     set.offer(&offered(300 * SECOND));
     assert!(!set.enrolled_at(&asker(1), 200 * SECOND), "begun after it had lapsed");

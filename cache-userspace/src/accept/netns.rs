@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nix::sched::{CloneFlags, setns};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socket, sockopt};
 use tokio::sync::{mpsc, oneshot};
 
 /// Bind and listen: as many waiting connections as the kernel allows (net.core.somaxconn bounds it again).
@@ -139,6 +139,9 @@ fn bind_apart(ip: IpAddr) -> io::Result<TcpListener> {
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address)?;
+    // Clients reach it over loopback, which neither loses nor queues: what is accepted does not pay for a control that
+    // measures and paces the way (BBR). Always there; where it may not be chosen the default serves as well.
+    let _ = setsockopt(&listener, sockopt::TcpCongestion, &"reno".into());
     // std listens with a backlog of its own; listening again only changes it.
     // SAFETY: a valid listening socket.
     if unsafe { libc::listen(listener.as_raw_fd(), BACKLOG) } != 0 {

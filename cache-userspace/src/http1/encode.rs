@@ -5,16 +5,16 @@ use std::fmt::Write;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::body::Framing;
-use super::fields::Fields;
+use super::fields::{Fields, Names};
 use super::head::{RequestHead, ResponseHead};
 
 /// Fields that describe one connection only, whatever `Connection` says (RFC 9110 §7.6.1).
-const HOP_BY_HOP: [&str; 6] =
-    ["connection", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade"];
+const HOP_BY_HOP: Names =
+    Names::of(&["connection", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade"]);
 
 /// Fields that no connection option can take away: without them the message would be another one, or be kept by the
 /// next cache for longer or for others (RFC 9110 §7.6.1: they are intended for all recipients).
-const NEVER_REMOVED: [&str; 11] = [
+const NEVER_REMOVED: Names = Names::of(&[
     "host",
     "content-length",
     "content-type",
@@ -26,16 +26,26 @@ const NEVER_REMOVED: [&str; 11] = [
     "age",
     "date",
     "vary",
-];
+]);
 
-/// Whether a field line belongs to this hop only.
-pub fn is_hop_by_hop(fields: &Fields, name: &[u8]) -> bool {
-    let is = |known: &&str| name.eq_ignore_ascii_case(known.as_bytes());
-    if HOP_BY_HOP.iter().any(is) {
-        return true;
+/// Fields that a trailer section may not have (RFC 9110 §6.5.1): they frame or direct the message.
+const NOT_IN_TRAILERS: Names = Names::of(&["transfer-encoding", "content-length", "host", "connection"]);
+
+/// Tells which field lines of a message belong to this hop only.
+struct Hop<'a> {
+    /// Connection options that are not known to be of the hop by themselves.
+    options: Vec<&'a [u8]>,
+}
+
+impl<'a> Hop<'a> {
+    fn of(fields: &'a Fields) -> Self {
+        Self { options: fields.tokens("connection").filter(|option| !HOP_BY_HOP.has(option)).collect() }
     }
-    fields.tokens("connection").any(|option| option.eq_ignore_ascii_case(name))
-        && !NEVER_REMOVED.iter().any(is)
+
+    fn has(&self, name: &[u8]) -> bool {
+        HOP_BY_HOP.has(name)
+            || self.options.iter().any(|option| option.eq_ignore_ascii_case(name)) && !NEVER_REMOVED.has(name)
+    }
 }
 
 /// Appends one field line.
@@ -57,7 +67,7 @@ pub fn request_head(head: &RequestHead, out: &mut BytesMut) {
     out.put_slice(&head.target);
     // RFC 9110 §2.5: an intermediary sends its own version.
     out.put_slice(b" HTTP/1.1\r\n");
-    let mut has_te = false;
+    let (mut has_te, hop) = (false, Hop::of(&head.fields));
     for (name, value) in head.fields.iter() {
         if name.eq_ignore_ascii_case(b"te") && accepts_trailers(head) {
             if !std::mem::replace(&mut has_te, true) {
@@ -66,7 +76,7 @@ pub fn request_head(head: &RequestHead, out: &mut BytesMut) {
             }
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") && head.framing == Framing::Chunked {
             field(out, name, b"chunked");
-        } else if !is_hop_by_hop(&head.fields, name) {
+        } else if !hop.has(name) {
             field(out, name, value);
         }
     }
@@ -90,6 +100,7 @@ pub fn status_line(out: &mut BytesMut, status: u16, reason: &[u8]) {
 ///
 /// RFC 9110 §6.6.1: a recipient with a clock MUST append a Date to a response that has none when it forwards it.
 pub fn response_fields(head: &ResponseHead, out: &mut BytesMut, now: std::time::SystemTime) {
+    let hop = Hop::of(&head.fields);
     for (name, value) in head.fields.iter() {
         // RFC 9110 §15.5.22: a 426 says what to upgrade to.
         let is_upgrade = head.status == 426 && name.eq_ignore_ascii_case(b"upgrade");
@@ -99,7 +110,7 @@ pub fn response_fields(head: &ResponseHead, out: &mut BytesMut, now: std::time::
         // RFC 9112 §6.1: what is passed on in its coding says so.
         let is_coding =
             head.framing == Framing::UntilClose && name.eq_ignore_ascii_case(b"transfer-encoding");
-        if is_upgrade || is_coding || !is_hop_by_hop(&head.fields, name) {
+        if is_upgrade || is_coding || !hop.has(name) {
             field(out, name, value);
         }
     }
@@ -111,8 +122,9 @@ pub fn response_fields(head: &ResponseHead, out: &mut BytesMut, now: std::time::
 /// Appends an interim response (1xx) as it is to be passed on.
 pub fn interim(head: &ResponseHead, out: &mut BytesMut) {
     status_line(out, head.status, &head.reason);
+    let hop = Hop::of(&head.fields);
     for (name, value) in head.fields.iter() {
-        if !is_hop_by_hop(&head.fields, name) {
+        if !hop.has(name) {
             field(out, name, value);
         }
     }
@@ -128,10 +140,7 @@ pub fn chunk_start(size: usize) -> Bytes {
 pub fn chunked_end(trailers: Option<&Fields>) -> Bytes {
     let mut out = BytesMut::from(&b"0\r\n"[..]);
     for (name, value) in trailers.iter().flat_map(|fields| fields.iter()) {
-        if !["transfer-encoding", "content-length", "host", "connection"]
-            .iter()
-            .any(|n| name.eq_ignore_ascii_case(n.as_bytes()))
-        {
+        if !NOT_IN_TRAILERS.has(name) {
             field(&mut out, name, value);
         }
     }

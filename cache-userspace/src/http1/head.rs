@@ -129,11 +129,6 @@ impl RequestHead {
     }
 
     fn parse(raw: &Bytes) -> Parsed<Self> {
-        match white_space_fault(raw) {
-            Some(Parsed::Ambiguous(why)) => return Parsed::Ambiguous(why),
-            Some(Parsed::Malformed(why)) => return Parsed::Malformed(why),
-            _ => {}
-        }
         let mut lines = [const { std::mem::MaybeUninit::uninit() }; FIELD_LINES_MAX];
         let mut request = httparse::Request::new(&mut []);
         match httparse::ParserConfig::default().parse_request_with_uninit_headers(
@@ -142,9 +137,15 @@ impl RequestHead {
             &mut lines,
         ) {
             Ok(httparse::Status::Complete(_)) => {}
-            Ok(httparse::Status::Partial) => return Parsed::Malformed("head"),
-            Err(httparse::Error::TooManyHeaders) => return Parsed::Malformed("too-many-fields"),
-            Err(_) => return Parsed::Malformed("head"),
+            // It takes no white space where none may be; which of its reasons it was makes a difference.
+            not => {
+                return match (white_space_fault(raw), not) {
+                    (Some(Parsed::Ambiguous(why)), _) => Parsed::Ambiguous(why),
+                    (Some(Parsed::Malformed(why)), _) => Parsed::Malformed(why),
+                    (_, Err(httparse::Error::TooManyHeaders)) => Parsed::Malformed("too-many-fields"),
+                    _ => Parsed::Malformed("head"),
+                };
+            }
         }
         let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version)
         else {
@@ -201,9 +202,6 @@ impl ResponseHead {
     }
 
     fn parse(raw: &Bytes, request_method: &[u8]) -> Parsed<Self> {
-        if white_space_fault(raw).is_some() {
-            return Parsed::Malformed("white-space");
-        }
         let mut lines = [const { std::mem::MaybeUninit::uninit() }; FIELD_LINES_MAX];
         let mut response = httparse::Response::new(&mut []);
         match httparse::ParserConfig::default().parse_response_with_uninit_headers(
@@ -212,6 +210,7 @@ impl ResponseHead {
             &mut lines,
         ) {
             Ok(httparse::Status::Complete(_)) => {}
+            _ if white_space_fault(raw).is_some() => return Parsed::Malformed("white-space"),
             _ => return Parsed::Malformed("head"),
         }
         let (Some(status), Some(version)) = (response.code, response.version) else {

@@ -135,3 +135,24 @@ fn persistence_follows_version_and_options() {
         assert_eq!(head.wants_persistence(), persists, "{line} {version}");
     }
 }
+
+/// What finds the fault is only asked where the parser refused.
+#[test]
+fn the_parser_takes_no_head_with_white_space_where_none_may_be() {
+    let (request, response) =
+        ("GET / HTTP/1.1\r\nHost: a\r\nB:c\r\n\r\n", "HTTP/1.1 200 OK\r\nDate: a\r\nB:c\r\n\r\n");
+    let mut faults = 0;
+    for (whole, at) in
+        [request, response].iter().flat_map(|whole| (0..whole.len()).map(move |at| (whole, at)))
+    {
+        for space in [" ", "\t", " \t", "\u{b}", "\u{c}"] {
+            let raw = Bytes::from(format!("{}{space}{}", &whole[..at], &whole[at..]));
+            if white_space_fault(&raw).is_some() {
+                faults += 1;
+                assert!(!matches!(RequestHead::parse(&raw), Parsed::Complete(_)), "{raw:?}");
+                assert!(!matches!(ResponseHead::parse(&raw, b"GET"), Parsed::Complete(_)), "{raw:?}");
+            }
+        }
+    }
+    assert!(faults > 20, "{faults}");
+}

@@ -9,5 +9,5 @@ pub mod head;
 pub mod scan;
 
 pub use body::{Decoder, Framing, Piece};
-pub use fields::Fields;
+pub use fields::{Fields, Names};
 pub use head::{Parsed, RequestHead, ResponseHead, Version};

@@ -3,10 +3,10 @@
 //! Putting their bytes together is left to `store`.
 
 use super::{Part, Stored, range::joined};
-use crate::http1::Fields;
+use crate::http1::{Fields, Names};
 
 /// Fields that say something of a part's content which is not true of both (RFC 9110 §8.6, RFC 9530 §2).
-const OF_A_PART: [&str; 3] = ["content-length", "content-digest", "content-md5"];
+const OF_A_PART: Names = Names::of(&["content-length", "content-digest", "content-md5"]);
 
 /// What a stored part and a newer one are together: the newer one's metadata (§3.4) with the span of both.
 ///
@@ -26,8 +26,7 @@ pub fn combined(old: &Stored, new: &Stored) -> Option<Stored> {
     }
     let span = joined(old_part.span(), new_part.span())?;
     let part = Part { first: span.first, last: span.last, complete: new_part.complete };
-    let is_of_part = |name: &[u8]| OF_A_PART.iter().any(|other| name.eq_ignore_ascii_case(other.as_bytes()));
-    let fields = new.fields.iter().filter(|(name, _)| !is_of_part(name));
+    let fields = new.fields.iter().filter(|(name, _)| !OF_A_PART.has(name));
     Some(Stored { fields: Fields::from_pairs(fields), part: Some(part), ..new.clone() }.completed())
 }
 

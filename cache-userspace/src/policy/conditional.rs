@@ -6,16 +6,24 @@ use super::{
     RequestView, Stored, date,
     entity_tag::{entity_tags, only, opaque},
 };
-use crate::http1::Fields;
+use crate::http1::{Fields, Names};
 
 /// The fields of a 304 that a stored response must repeat if it has them (RFC 9110 §15.4.5); Last-Modified helps
 /// caches without entity tags, and Set-Cookie must not get lost where a 200 would have brought it.
-const NOT_MODIFIED_FIELDS: [&str; 8] =
-    ["cache-control", "content-location", "date", "etag", "expires", "vary", "last-modified", "set-cookie"];
+const NOT_MODIFIED_FIELDS: Names = Names::of(&[
+    "cache-control",
+    "content-location",
+    "date",
+    "etag",
+    "expires",
+    "vary",
+    "last-modified",
+    "set-cookie",
+]);
 
 /// Whether a field of a stored response belongs into a 304 made of it.
 pub fn is_kept_in_not_modified(name: &[u8]) -> bool {
-    NOT_MODIFIED_FIELDS.iter().any(|kept| name.eq_ignore_ascii_case(kept.as_bytes()))
+    NOT_MODIFIED_FIELDS.has(name)
 }
 
 /// Whether the precondition of a request is one that a cache may evaluate and that can be read with certainty.

@@ -4,14 +4,12 @@
 
 use std::collections::BTreeSet;
 
-use bytes::Bytes;
-
 use super::{Reason, date};
-use crate::http1::{Fields, head::FIELD_LINES_MAX};
+use crate::http1::{Fields, Names, head::FIELD_LINES_MAX};
 
 /// Fields that are never stored: hop-by-hop (RFC 9110 §7.6.1), for a proxy (RFC 9111 §3.1), and Age, which
 /// each answer gets anew.
-const NEVER_KEPT: [&str; 12] = [
+const NEVER_KEPT: Names = Names::of(&[
     "connection",
     "proxy-connection",
     "keep-alive",
@@ -24,11 +22,11 @@ const NEVER_KEPT: [&str; 12] = [
     "proxy-authorization",
     "http2-settings",
     "age",
-];
+]);
 
 /// Fields that are meant for all recipients, whatever Connection says (RFC 9110 §7.6.1): without them the response
 /// would be kept for longer, given to others, or read as something else.
-const NEVER_NOMINATED: [&str; 11] = [
+const NEVER_NOMINATED: Names = Names::of(&[
     "cache-control",
     "sidestep-cache-control",
     "cdn-cache-control",
@@ -40,10 +38,10 @@ const NEVER_NOMINATED: [&str; 11] = [
     "content-type",
     "content-encoding",
     "cache-groups",
-];
+]);
 
 /// Fields that an update leaves as they are (RFC 9111 §3.2).
-const NEVER_UPDATED: [&str; 2] = ["content-length", "content-range"];
+const NEVER_UPDATED: Names = Names::of(&["content-length", "content-range"]);
 
 /// Fields that describe the very bytes that are stored: who says otherwise of them speaks of other bytes.
 const OF_THE_CONTENT: [&str; 5] =
@@ -61,42 +59,28 @@ pub(super) fn kept(fields: &Fields, date: i64, is_part: bool) -> Fields {
     // Collected once: a head has room for 30 000 options, and each field is compared with them.
     let options: BTreeSet<Vec<u8>> = fields.tokens("connection").map(<[u8]>::to_ascii_lowercase).collect();
     let nominated = |name: &[u8]| {
-        !options.is_empty()
-            && options.contains(&name.to_ascii_lowercase())
-            && !is_one_of(name, &NEVER_NOMINATED)
+        !options.is_empty() && options.contains(&name.to_ascii_lowercase()) && !NEVER_NOMINATED.has(name)
     };
     let is_kept = |name: &[u8]| {
         let is_of_part = is_part && name.eq_ignore_ascii_case(b"content-range");
-        !(is_of_part || is_one_of(name, &NEVER_KEPT) || nominated(name))
+        !(is_of_part || NEVER_KEPT.has(name) || nominated(name))
     };
     let date = (!fields.contains("date") || nominated(b"date")).then(|| date::format(date));
     let date = date.as_deref().map(|date| (b"Date".as_slice(), date.as_bytes()));
-    let pairs = fields.iter().filter(|(name, _)| is_kept(name)).chain(date);
-    let mut raw = Vec::with_capacity(pairs.clone().map(|(name, value)| name.len() + value.len()).sum());
-    let mut ends = Vec::with_capacity(pairs.clone().count());
-    for (name, value) in pairs {
-        let start = raw.len();
-        raw.extend_from_slice(name);
-        let middle = raw.len();
-        raw.extend_from_slice(value);
-        ends.push((start, middle, raw.len()));
-    }
-    let raw = Bytes::from(raw);
-    let part = |start, end| raw.get(start..end).unwrap_or_default();
-    Fields::from_parsed(
-        &raw,
-        ends.iter().map(|&(start, middle, end)| (part(start, middle), part(middle, end))),
-    )
+    let mut pairs = Vec::with_capacity(fields.len() + 1);
+    pairs.extend(fields.iter().filter(|(name, _)| is_kept(name)));
+    pairs.extend(date);
+    Fields::copied(&pairs)
 }
 
 /// The fields of a stored response after an update (RFC 9111 §3.2): those of `updates`, which were already reduced to
 /// what is kept, replace all lines of their names.
 pub(super) fn updated(stored: &Fields, updates: &Fields) -> Fields {
     let is_replaced = |name: &[u8]| {
-        updates.iter().any(|(other, _)| other.eq_ignore_ascii_case(name)) && !is_one_of(name, &NEVER_UPDATED)
+        updates.iter().any(|(other, _)| other.eq_ignore_ascii_case(name)) && !NEVER_UPDATED.has(name)
     };
     let old = stored.iter().filter(|(name, _)| !is_replaced(name));
-    let new = updates.iter().filter(|(name, _)| !is_one_of(name, &NEVER_UPDATED));
+    let new = updates.iter().filter(|(name, _)| !NEVER_UPDATED.has(name));
     Fields::from_pairs(old.chain(new))
 }
 
@@ -111,10 +95,6 @@ pub(super) fn bounded(updated: &Fields) -> Result<(), Reason> {
 pub(super) fn is_of_other_content(stored: &Fields, arrived: &Fields) -> bool {
     let is_other = |name: &str| arrived.contains(name) && !arrived.values(name).eq(stored.values(name));
     OF_THE_CONTENT.iter().any(|name| is_other(name))
-}
-
-fn is_one_of(name: &[u8], names: &[&str]) -> bool {
-    names.iter().any(|other| name.eq_ignore_ascii_case(other.as_bytes()))
 }
 
 #[cfg(test)]

@@ -137,8 +137,9 @@ pub(super) fn is_same_authority(a: &[u8], b: &[u8]) -> bool {
 }
 
 fn append_resource(destination: &[u8], authority: &[u8], target: &[u8], out: &mut Vec<u8>) {
-    append(destination, out);
     let authority = without_default_port(authority);
+    out.reserve(2 * size_of::<u64>() + destination.len() + authority.len() + target.len());
+    append(destination, out);
     append_length(authority, out);
     out.extend(authority.iter().map(u8::to_ascii_lowercase));
     out.extend_from_slice(target);

@@ -8,7 +8,7 @@ use cache_common::hot::{CHUNK_BYTES, CHUNKS_MAX};
 use super::ask::candidate;
 use super::{Connection, Path, view};
 use crate::clock;
-use crate::http1::{Fields, Framing, RequestHead, Version};
+use crate::http1::{Fields, Framing, Names, RequestHead, Version};
 use crate::policy::{self, Decision, Now, Rules};
 use crate::redirect::hot::{Offer, Promotion, Refusal, Skipped};
 use crate::respond::image::Image;
@@ -17,7 +17,7 @@ use crate::route::Route;
 
 /// Request fields that are for whoever looks at each request: directives, expectations, and what frames or stands for
 /// content.
-const FOR_EACH_REQUEST: [&str; 8] = [
+const FOR_EACH_REQUEST: Names = Names::of(&[
     "cache-control",
     "pragma",
     "expect",
@@ -26,7 +26,7 @@ const FOR_EACH_REQUEST: [&str; 8] = [
     "proxy-connection",
     "proxy-authorization",
     "max-forwards",
-];
+]);
 
 impl Path {
     /// Offers to the kernel what was just given from the store; returns whether the kernel gives it from now on.
@@ -139,11 +139,10 @@ fn of_request(request: &RequestHead) -> Option<Refusal> {
     if !matches!(request.framing, Framing::Empty | Framing::Length(0)) {
         return Some(Refusal::Content);
     }
-    let is_for_each =
-        |name: &[u8]| FOR_EACH_REQUEST.iter().any(|of| name.eq_ignore_ascii_case(of.as_bytes()));
     // An offer of h2c (Java's HttpClient makes it each time) is never taken: RFC 9110 §7.8, a server MAY ignore it.
     let wants_other = request.fields.tokens("upgrade").any(|protocol| !protocol.eq_ignore_ascii_case(b"h2c"));
-    (wants_other || request.fields.iter().any(|(name, _)| is_for_each(name))).then_some(Refusal::Field)
+    (wants_other || request.fields.iter().any(|(name, _)| FOR_EACH_REQUEST.has(name)))
+        .then_some(Refusal::Field)
 }
 
 /// Whether the connection has no options but those that leave everything as it is in HTTP/1.1.

@@ -425,6 +425,8 @@ pub fn forwarded_head(
     persistence: Persistence,
     out: &mut BytesMut,
 ) {
+    // What is added: Date, Transfer-Encoding, Cache-Status, Connection.
+    out.reserve(head.raw.len() + 256);
     encode::status_line(out, head.status, &head.reason);
     encode::response_fields(head, out, SystemTime::now());
     if framing == Framing::Chunked {

@@ -8,13 +8,13 @@ use std::fmt::Write;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::http1::{Fields, encode};
+use crate::http1::{Fields, Names, encode};
 use crate::policy::range::Span;
 
 /// Fields of a stored response that say something else of a part: their own are written instead, or none.
 ///
 /// Content-Digest and Content-MD5 are of the content as it is sent (RFC 9530 §2); Repr-Digest stays.
-const NOT_OF_A_PART: [&str; 4] = ["content-length", "content-range", "content-digest", "content-md5"];
+const NOT_OF_A_PART: Names = Names::of(&["content-length", "content-range", "content-digest", "content-md5"]);
 
 /// What stands between the parts of a multipart content (RFC 2046 §5.1.1).
 #[derive(Clone, Debug)]
@@ -113,7 +113,7 @@ fn head_of(stored: &Fields, is_kept: impl Fn(&[u8]) -> bool) -> BytesMut {
     let mut out = BytesMut::with_capacity(512);
     encode::status_line(&mut out, 206, b"Partial Content");
     for (name, value) in stored.iter() {
-        if is_kept(name) && !NOT_OF_A_PART.iter().any(|other| name.eq_ignore_ascii_case(other.as_bytes())) {
+        if is_kept(name) && !NOT_OF_A_PART.has(name) {
             encode::field(&mut out, name, value);
         }
     }

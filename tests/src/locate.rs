@@ -34,6 +34,11 @@ pub fn reqwest_client() -> Result<PathBuf> {
     beside_test("reqwest_client")
 }
 
+/// The relay of [`crate::comparison`], which cargo builds along with the tests.
+pub fn relay() -> Result<PathBuf> {
+    beside_test("relay")
+}
+
 /// A file of `tests/fixtures`.
 pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)

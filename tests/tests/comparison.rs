@@ -67,6 +67,12 @@ fn direct_requests_meet_nothing() -> Result<()> {
 
 #[test]
 #[ignore = "needs root, cgroup2 and bpf"]
+fn a_bare_relay_passes_everything_on() -> Result<()> {
+    is_what_it_says(Mode::Relay, 1)
+}
+
+#[test]
+#[ignore = "needs root, cgroup2 and bpf"]
 fn requests_go_through_the_sidecar() -> Result<()> {
     is_what_it_says(Mode::Sidecar, 1)
 }

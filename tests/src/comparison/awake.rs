@@ -1,9 +1,11 @@
 //! Keeps the machine's cores from going to sleep while it is measured.
 //!
 //! To wake a virtual core takes its host tens of microseconds, more than most of what is compared here, and each way of
-//! reaching the origin wakes another number of cores. Threads that run only where nobody else wants to (SCHED_IDLE) keep
-//! them awake; whatever else wakes up runs at once.
+//! reaching the origin wakes another number of cores. Where the kernel can, idle cores poll before they sleep (haltpoll):
+//! whoever wakes them only writes to memory. Elsewhere threads that run where nobody else wants to (SCHED_IDLE) keep them
+//! awake; to interrupt those costs something too, and what wakes more often pays it more often.
 
+use std::fs;
 use std::hint;
 use std::io;
 use std::sync::Arc;
@@ -14,19 +16,92 @@ use anyhow::{Result, anyhow};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
+/// Which governor decides how a core idles.
+const GOVERNOR: &str = "/sys/devices/system/cpu/cpuidle/current_governor";
+
+/// How long an idle core polls at most before it sleeps, and from how long on it learns, both nanoseconds.
+const POLL: [&str; 2] = [
+    "/sys/module/haltpoll/parameters/guest_halt_poll_ns",
+    "/sys/module/haltpoll/parameters/guest_halt_poll_grow_start",
+];
+
+/// Longer than what is due next in any open loop here, nanoseconds.
+const POLL_NS: &str = "20000000";
+
 /// Cores that stay awake until this is dropped.
 #[derive(Debug)]
 pub struct Awake {
-    ended: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
+    kept: Kept,
+}
+
+#[derive(Debug)]
+enum Kept {
+    /// The settings as they were.
+    Polling(Vec<(&'static str, String)>),
+    Busy {
+        _threads: Threads,
+    },
 }
 
 impl Awake {
     /// Keeps every core awake.
     ///
     /// # Errors
-    /// If the system does not let threads run as SCHED_IDLE.
+    /// If the system neither lets idle cores poll nor threads run as SCHED_IDLE.
     pub fn cores() -> Result<Self> {
+        if fs::read_to_string(GOVERNOR).is_ok_and(|name| name.trim() == "haltpoll")
+            && let Some(before) = poll()
+        {
+            return Ok(Self { kept: Kept::Polling(before) });
+        }
+        Ok(Self { kept: Kept::Busy { _threads: Threads::start()? } })
+    }
+
+    /// How, in few words.
+    pub fn how(&self) -> &'static str {
+        match self.kept {
+            Kept::Polling(_) => "they poll, haltpoll",
+            Kept::Busy { .. } => "by threads that run where nobody else does, SCHED_IDLE",
+        }
+    }
+}
+
+/// Lets idle cores poll; returns the settings as they were, or none where they could not be changed.
+fn poll() -> Option<Vec<(&'static str, String)>> {
+    let before: Vec<_> =
+        POLL.iter().map(|path| Some((*path, fs::read_to_string(path).ok()?))).collect::<Option<_>>()?;
+    if POLL.iter().all(|path| fs::write(path, POLL_NS).is_ok()) {
+        return Some(before);
+    }
+    restore(&before);
+    None
+}
+
+fn restore(settings: &[(&'static str, String)]) {
+    for (path, value) in settings {
+        if let Err(error) = fs::write(path, value.trim()) {
+            eprintln!("{path} stays changed, it was {}: {error}", value.trim());
+        }
+    }
+}
+
+impl Drop for Awake {
+    fn drop(&mut self) {
+        if let Kept::Polling(before) = &self.kept {
+            restore(before);
+        }
+    }
+}
+
+/// A thread for each core, until this is dropped.
+#[derive(Debug)]
+struct Threads {
+    ended: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Threads {
+    fn start() -> Result<Self> {
         let mut awake = Self { ended: Arc::default(), threads: Vec::new() };
         for core in 0..thread::available_parallelism()?.get() {
             let ended = Arc::clone(&awake.ended);
@@ -59,7 +134,7 @@ fn below_everybody(core: usize) -> Result<()> {
     }
 }
 
-impl Drop for Awake {
+impl Drop for Threads {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {

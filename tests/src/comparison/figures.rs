@@ -65,9 +65,9 @@ pub struct Settings {
     pub open_s: f64,
     /// Each program and its version.
     pub components: Vec<(String, String)>,
-    /// Whether cores were kept from going to sleep.
+    /// What kept idle cores from going to sleep; none where nothing did.
     #[serde(default)]
-    pub is_awake: bool,
+    pub awake: Option<String>,
     /// What is not as equal as it looks, a sentence each.
     #[serde(default)]
     pub notes: Vec<String>,

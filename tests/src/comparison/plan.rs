@@ -9,6 +9,8 @@ pub enum Mode {
     /// Nothing between them.
     #[default]
     Direct,
+    /// A program that reads and writes, and nothing else.
+    Relay,
     /// Envoy before the client, as Istio wires it.
     Sidecar,
     /// Envoy before the client and before the origin.
@@ -28,8 +30,9 @@ pub enum Mode {
 }
 
 /// Every mode with its word on the command line and its name in a table.
-pub const MODES: [(Mode, &str, &str); 9] = [
+pub const MODES: [(Mode, &str, &str); 10] = [
     (Mode::Direct, "direct", "direct"),
+    (Mode::Relay, "relay", "a bare relay, which reads and writes only"),
     (Mode::Sidecar, "sidecar", "Envoy sidecar"),
     (Mode::SidecarBoth, "sidecar-both", "Envoy sidecars, both sides"),
     (Mode::EnvoyCache, "envoy-cache", "Envoy sidecar with its cache filter"),
@@ -118,7 +121,7 @@ impl Profile {
     /// How long a closed and an open loop are measured in a round, seconds.
     pub fn seconds(self) -> (u64, u64) {
         match self {
-            Self::Full => (2, 3),
+            Self::Full => (1, 2),
             Self::Quick => (1, 1),
         }
     }
@@ -199,16 +202,21 @@ impl Load {
 }
 
 impl Load {
-    /// Whether a mode is measured with it: what is encrypted is nothing to caches, and is left to who relays it.
+    /// Whether a mode is measured with it: what is encrypted is nothing to caches, and is left to who relays it; a bare
+    /// relay says what it costs to be asked at all, where nothing is kept.
     pub fn fits(&self, mode: Mode) -> bool {
-        !self.is_encrypted || matches!(mode, Mode::Direct | Mode::SidestepOff | Mode::Sidestep)
+        match mode {
+            Mode::Direct | Mode::SidestepOff | Mode::Sidestep => true,
+            Mode::Relay => self.hits == 0,
+            _ => !self.is_encrypted,
+        }
     }
 }
 
 impl Mode {
     /// Whether it keeps answers.
     pub fn caches(self) -> bool {
-        !matches!(self, Self::Direct | Self::Sidecar | Self::SidecarBoth | Self::SidestepMiss)
+        !matches!(self, Self::Direct | Self::Relay | Self::Sidecar | Self::SidecarBoth | Self::SidestepMiss)
     }
 
     /// Whether what it takes grows with the number of pods.

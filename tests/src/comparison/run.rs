@@ -72,7 +72,7 @@ struct Place {
 /// If the machine does not let it: no root, no namespaces. A mode that fails is a row with the reason.
 pub fn run(options: &Options) -> Result<Report> {
     let begun = Instant::now();
-    let _awake = options.is_awake.then(Awake::cores).transpose()?;
+    let awake = options.is_awake.then(Awake::cores).transpose()?;
     let cases = options.profile.cases();
     let mut progress = Progress::of(&cases, options, begun);
     let places: Vec<Place> = options
@@ -109,7 +109,7 @@ pub fn run(options: &Options) -> Result<Report> {
             closed_s: closed_s as f64,
             open_s: open_s as f64,
             components: site::components(),
-            is_awake: options.is_awake,
+            awake: awake.as_ref().map(|awake| awake.how().to_owned()),
             notes: NOTES.map(str::to_owned).to_vec(),
         },
         modes,

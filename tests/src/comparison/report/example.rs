@@ -31,6 +31,7 @@ fn manner(mode: Mode) -> Manner {
     let maps = 16 << 20;
     match mode {
         Mode::Direct => of(None, (32.0, [14.0, 0.0, 0.0, 16.0, 2.0]), (0.0, 0.0), 0),
+        Mode::Relay => of(None, (46.0, [14.0, 3.0, 12.0, 16.0, 3.0]), (1e6, 1e6), 0),
         Mode::Sidecar => of(None, sidecar, (1e6, 38e6), 0),
         Mode::SidecarBoth => of(None, (305.0, [17.0, 105.0, 64.0, 18.0, 9.0]), (2e6, 76e6), 0),
         Mode::EnvoyCache => of(Some((96.0, [15.0, 48.0, 15.0, 0.0, 4.0])), sidecar, (1e6, 40e6), 0),
@@ -62,6 +63,7 @@ fn cases() -> Vec<Case> {
 pub(super) fn report() -> Report {
     let cases = cases();
     let modes = MODES.map(|(mode, ..)| mode);
+    let measured = modes.into_iter().filter(|mode| *mode != Mode::Relay);
     let skipped = |mode| (mode == Mode::Varnish).then(|| NO_VARNISH.to_owned());
     Report {
         schema: SCHEMA,
@@ -77,10 +79,18 @@ pub(super) fn report() -> Report {
         },
         settings: settings(),
         modes: modes.map(|mode| ModeNote { mode, skipped: skipped(mode) }).to_vec(),
-        rows: cases.iter().flat_map(|case| modes.map(|mode| row(case, mode, skipped(mode)))).collect(),
+        rows: cases
+            .iter()
+            .flat_map(|case| {
+                modes
+                    .into_iter()
+                    .filter(|mode| case.load.fits(*mode))
+                    .map(|mode| row(case, mode, skipped(mode)))
+            })
+            .collect(),
         memory: [1, 10, 50]
             .iter()
-            .flat_map(|pods| modes.map(|mode| memory(*pods, mode, skipped(mode))))
+            .flat_map(|pods| measured.clone().map(|mode| memory(*pods, mode, skipped(mode))))
             .collect(),
         generators: vec![
             Generator {
@@ -101,7 +111,7 @@ fn settings() -> Settings {
         generator_threads: 1,
         closed_s: 3.0,
         open_s: 5.0,
-        is_awake: true,
+        awake: Some("threads".to_owned()),
         notes: vec!["A note.".to_owned()],
         components: vec![
             component("Envoy", "1.36.2"),

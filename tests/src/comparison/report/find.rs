@@ -27,6 +27,7 @@ pub(super) const PARTS: [Part; 5] = [
 pub(super) fn short(mode: Mode) -> &'static str {
     match mode {
         Mode::Direct => "direct",
+        Mode::Relay => "a bare relay",
         Mode::Sidecar => "Envoy sidecar",
         Mode::SidecarBoth => "Envoy, both sides",
         Mode::EnvoyCache => "Envoy cache filter",

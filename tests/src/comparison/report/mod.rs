@@ -7,6 +7,7 @@ pub mod compare;
 #[cfg(test)]
 mod example;
 mod find;
+mod floor;
 pub mod html;
 mod numbers;
 pub mod plots;

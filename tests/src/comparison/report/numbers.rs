@@ -87,8 +87,11 @@ pub(super) fn times(value: f64) -> String {
 }
 
 /// Whether cores went to sleep.
-pub(super) fn sleep(settings: &Settings) -> &'static str {
-    if settings.is_awake { "Cores were kept awake (SCHED_IDLE)." } else { "Idle cores slept." }
+pub(super) fn sleep(settings: &Settings) -> String {
+    match &settings.awake {
+        Some(how) => format!("Idle cores were kept awake ({how})."),
+        None => "Idle cores slept.".to_owned(),
+    }
 }
 
 /// Each program with its version: `Envoy 1.40.0, nginx 1.22.1`.

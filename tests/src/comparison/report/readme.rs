@@ -6,6 +6,7 @@ use super::{
         plan::Mode,
     },
     find::short,
+    floor::floor,
     numbers,
     targets::targets,
     unsuited::{Cost, Unsuited, unsuited},
@@ -34,6 +35,7 @@ pub fn section(report: &Report) -> String {
     blocks.extend(CASES.iter().filter_map(|(case, title)| case_table(report, case, title)));
     blocks.extend(memory(report));
     blocks.push(verdict(report));
+    blocks.extend(floor(report).map(|text| paragraph(&text)));
     blocks.push(not_measured(report));
     blocks.push(when_not(report));
     blocks.retain(|block| !block.is_empty());

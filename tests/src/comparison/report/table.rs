@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::{
     super::figures::{Report, Row},
     find::{PERCENTILES, short},
+    floor::floor,
     numbers,
     summary::summary,
     targets::{Target, targets},
@@ -26,6 +27,9 @@ pub fn table(report: &Report) -> String {
     out += &memory(report);
     out += &generators(report);
     out += &target_table(report);
+    if let Some(text) = floor(report) {
+        out += &format!("\n{}\n", numbers::wrap(&plain(&text), WIDTH).join("\n"));
+    }
     out += &skipped(report);
     let summary = numbers::wrap(&plain(&summary(report)), WIDTH).join("\n");
     format!("{out}\n{summary}\n")

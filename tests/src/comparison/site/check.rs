@@ -45,7 +45,7 @@ impl<'a> Probe<'a> {
 
     fn check(&self) -> Result<()> {
         match self.site.mode() {
-            Mode::Direct => self.direct(),
+            Mode::Direct | Mode::Relay => self.direct(),
             Mode::Sidecar | Mode::SidecarBoth | Mode::EnvoyCache => self.sidecar(),
             Mode::Nginx => self.stored(|_| true),
             Mode::Varnish => self.stored(|response| response.field("x-varnish").is_some()),

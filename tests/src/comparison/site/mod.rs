@@ -10,6 +10,7 @@ mod daemon;
 mod memory;
 mod origin;
 mod place;
+mod relay;
 mod sidecars;
 
 use std::ffi::OsStr;
@@ -31,6 +32,7 @@ pub use memory::Memory;
 use caches::Cache;
 use daemon::Daemon;
 use origin::Origin;
+use relay::Relay;
 use sidecars::Sidecars;
 
 /// The prefix of what nobody may store.
@@ -52,6 +54,7 @@ pub struct Site {
 #[derive(Debug)]
 enum Between {
     Nothing,
+    Relay(Relay),
     Sidecars(Sidecars),
     Cache(Cache),
     /// The daemon, which holds the clients as its workloads.
@@ -70,6 +73,7 @@ impl Between {
     ) -> Result<Self> {
         Ok(match mode {
             Mode::Direct => Self::Nothing,
+            Mode::Relay => Self::Relay(Relay::before(clients.first().context("no client")?, origin.addr())?),
             Mode::Sidecar => Self::Sidecars(Sidecars::before(clients, threads)?),
             Mode::SidecarBoth => Self::Sidecars(Sidecars::before_both(clients, origin.pod(), threads)?),
             Mode::EnvoyCache => Self::Sidecars(Sidecars::caching(clients, origin.addr(), threads)?),
@@ -84,6 +88,7 @@ impl Between {
     fn cgroups(&self) -> Vec<&Cgroup> {
         match self {
             Self::Nothing => Vec::new(),
+            Self::Relay(relay) => vec![relay.cgroup()],
             Self::Sidecars(sidecars) => sidecars.cgroups(),
             Self::Cache(cache) => vec![cache.cgroup()],
             Self::Daemon(daemon) => vec![daemon.cgroup()],
@@ -121,10 +126,11 @@ impl Site {
         self.mode
     }
 
-    /// What clients address: the origin, or the cache where they must know of it.
+    /// What clients address: the origin, or the cache or relay where they must know of it.
     pub fn addr(&self) -> SocketAddr {
         match &self.between {
             Between::Cache(cache) => cache.addr(),
+            Between::Relay(_) => Relay::addr(),
             _ => self.origin.addr(),
         }
     }

@@ -15,8 +15,9 @@ fn the_same_run_moved_nowhere() {
     let report = example::report();
     let comparison = compare(&report, &report);
     assert_eq!((&*comparison.moved, &*comparison.not_compared), (&[][..], &[][..]));
-    // 13 cases of 7 modes, four figures each, and three memories of each mode; one row of either is skipped.
-    assert_eq!(comparison.unmoved, (13 * 7 - 1) * 4 + 3 * 7 - 1);
+    // 13 cases of 7 modes and two of the relay, four figures each, and three memories of each mode; one row of either
+    // is skipped.
+    assert_eq!(comparison.unmoved, (13 * 7 + 2 - 1) * 4 + 3 * 7 - 1);
 }
 
 #[test]

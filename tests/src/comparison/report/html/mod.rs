@@ -9,6 +9,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::{
     super::figures::Report,
+    floor::floor,
     numbers,
     plots::{Plot, plots},
     summary::summary,
@@ -40,6 +41,7 @@ pub fn page(report: &Report) -> Result<String> {
                 }
                 main {
                     (tables::targets(report))
+                    @if let Some(text) = floor(report) { p { (text) } }
                     section #plots {
                         h2 { "At a glance" }
                         @for plot in &plots { (figure(plot)) }
@@ -85,7 +87,7 @@ fn facts(report: &Report) -> Markup {
                 settings.worker_threads, settings.origin_threads, settings.generator_threads
             ),
         ),
-        ("Cores", numbers::sleep(settings).to_owned()),
+        ("Cores", numbers::sleep(settings)),
         ("Rounds", format!("{} s closed loop, {} s open loop each", settings.closed_s, settings.open_s)),
     ];
     html! {

@@ -55,6 +55,7 @@ const SVG_TEXT: f64 = 1.24;
 /// The shape of a mark.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Marker {
+    Bar,
     Cross,
     Square { is_filled: bool },
     Diamond,
@@ -78,6 +79,7 @@ pub(super) fn ink(mode: Mode) -> Ink {
     let of = |red, green, blue, marker, dashes| Ink { colour: RGBColor(red, green, blue), marker, dashes };
     match mode {
         Mode::Direct => of(0x00, 0x00, 0x00, Marker::Cross, Some((2, 4))),
+        Mode::Relay => of(0x77, 0x77, 0x77, Marker::Bar, Some((1, 3))),
         Mode::Sidecar => of(0xd5, 0x5e, 0x00, Marker::Square { is_filled: true }, None),
         Mode::SidecarBoth => of(0x88, 0x22, 0x55, Marker::Square { is_filled: false }, Some((8, 4))),
         Mode::EnvoyCache => of(0xe6, 0x9f, 0x00, Marker::Diamond, Some((12, 4))),
@@ -99,6 +101,7 @@ where
         Polygon::new(corners.map(|(right, down)| (x + right, y + down)).to_vec(), ink.colour.filled())
     };
     match ink.marker {
+        Marker::Bar => area.draw(&PathElement::new(vec![(x - 6, y), (x + 6, y)], line))?,
         Marker::Cross => area.draw(&Cross::new((x, y), 4, line))?,
         Marker::Square { is_filled: true } => {
             area.draw(&Rectangle::new([(x - 4, y - 4), (x + 4, y + 4)], ink.colour.filled()))?;

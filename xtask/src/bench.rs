@@ -16,8 +16,10 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
     let checkout = Checkout::find()?;
     let asks_for_help = arguments.iter().any(|word| word == "--help" || word == "-h");
     if !asks_for_help {
-        setup::install_bench(&checkout)?;
-        steps::run(checkout.cargo().args(["build", "--release", "--package=cache-userspace"]))?;
+        setup::install_bench(&checkout, || {
+            steps::run(checkout.cargo().args(["build", "--release", "--package=cache-userspace"]))?;
+            steps::run(checkout.cargo().args(["bench", "--no-run", "--package=tests", "--bench=comparison"]))
+        })?;
     }
     let status = checkout
         .cargo()

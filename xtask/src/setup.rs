@@ -12,6 +12,7 @@ use std::{
     env,
     ffi::OsString,
     path::{Path, PathBuf},
+    thread,
     time::Instant,
 };
 
@@ -88,13 +89,22 @@ pub(crate) fn install_conformance(checkout: &Checkout) -> Result<PathBuf> {
     npm::install(&checkout.tools())
 }
 
-/// Installs what Sidestep is compared with, and what measures it. Quick when nothing is missing.
+/// Installs what Sidestep is compared with, and what measures it; meanwhile builds Sidestep itself, since each leaves a
+/// core idle now and then. Quick when nothing is missing.
 ///
 /// What can be left out is named where it cannot be installed.
 ///
 /// # Errors
-/// If something is missing without which nothing can be compared.
-pub(crate) fn install_bench(checkout: &Checkout) -> Result<()> {
+/// If something is missing without which nothing can be compared, or as `build` says.
+pub(crate) fn install_bench(checkout: &Checkout, build: impl FnOnce() -> Result<()>) -> Result<()> {
+    thread::scope(|scope| {
+        let rivals = scope.spawn(|| install_rivals(checkout));
+        let built = build();
+        rivals.join().map_err(|_| anyhow!("the installation panicked"))?.and(built)
+    })
+}
+
+fn install_rivals(checkout: &Checkout) -> Result<()> {
     install_programs(&BENCH_PACKAGES, false)?;
     oha::install(checkout)?;
     let environment = install_programs(&[], !python::can_make_environments());

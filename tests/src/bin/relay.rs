@@ -4,11 +4,10 @@
 //! It is for a benchmark whose peers read what is written to them: what a socket does not take at once ends its
 //! connection.
 
-use std::collections::HashMap;
 use std::env;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 
 use anyhow::{Context, Result};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -24,26 +23,31 @@ fn main() -> Result<()> {
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
     let watch = |stream: &dyn AsRawFd| EpollEvent::new(EpollFlags::EPOLLIN, stream.as_raw_fd() as u64);
     epoll.add(&listener, watch(&listener))?;
-    let mut streams: HashMap<RawFd, (TcpStream, RawFd)> = HashMap::new();
+    // By its descriptor: each stream, and the descriptor of the other.
+    let mut streams: Vec<Option<(TcpStream, usize)>> = Vec::new();
     let (mut events, mut buffer) = ([EpollEvent::empty(); 64], vec![0; BUFFER_BYTES]);
     loop {
         let count = epoll.wait(&mut events, EpollTimeout::NONE)?;
         for event in events.iter().take(count) {
-            let fd = event.data() as RawFd;
-            if fd == listener.as_raw_fd() {
+            let fd = event.data() as usize;
+            if fd == listener.as_raw_fd() as usize {
                 let (client, server) = (listener.accept()?.0, TcpStream::connect(destination)?);
-                let (client_fd, server_fd) = (client.as_raw_fd(), server.as_raw_fd());
-                for (stream, other) in [(client, server_fd), (server, client_fd)] {
+                let [client_fd, server_fd] = [&client, &server].map(|stream| stream.as_raw_fd() as usize);
+                streams.resize_with(streams.len().max(1 + client_fd.max(server_fd)), || None);
+                for (fd, stream, other) in [(client_fd, client, server_fd), (server_fd, server, client_fd)] {
                     stream.set_nodelay(true)?;
                     stream.set_nonblocking(true)?;
                     epoll.add(&stream, watch(&stream))?;
-                    streams.insert(stream.as_raw_fd(), (stream, other));
+                    if let Some(place) = streams.get_mut(fd) {
+                        *place = Some((stream, other));
+                    }
                 }
                 continue;
             }
             // The other event of a connection that has just ended.
-            let Some((stream, other)) = streams.get(&fd) else { continue };
-            let (mut from, to) = (stream, streams.get(other).map(|(stream, _)| stream));
+            let Some(Some((stream, other))) = streams.get(fd) else { continue };
+            let (mut from, other) = (stream, *other);
+            let to = streams.get(other).and_then(Option::as_ref).map(|(stream, _)| stream);
             let passed = match from.read(&mut buffer) {
                 Ok(0) | Err(_) => false,
                 Ok(read) => {
@@ -51,9 +55,13 @@ fn main() -> Result<()> {
                     to.is_some_and(|mut to| to.write_all(read).is_ok())
                 }
             };
-            if !passed && let Some((_, other)) = streams.remove(&fd) {
+            if !passed {
                 // What is closed is no longer watched.
-                streams.remove(&other);
+                for fd in [fd, other] {
+                    if let Some(place) = streams.get_mut(fd) {
+                        *place = None;
+                    }
+                }
             }
         }
     }

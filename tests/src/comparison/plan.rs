@@ -98,6 +98,9 @@ pub struct Case {
     pub load: Load,
     /// Rounds in turn with the other modes.
     pub rounds: u32,
+    /// Whether idle cores go to sleep in it, as they do where a machine is left as it is.
+    #[serde(default)]
+    pub is_asleep: bool,
 }
 
 /// How much is measured.
@@ -140,9 +143,9 @@ impl Profile {
         let one = |hits| Load { hits, connections: 1, ..BASE };
         let size = |bytes| Load { bytes, ..BASE };
         let connections = |connections| Load { connections, ..BASE };
-        let (many, few) = if self == Self::Full { (5, 3) } else { (3, 0) };
+        let (base, many, few) = if self == Self::Full { (5, 5, 3) } else { (0, 3, 0) };
         let cases = [
-            ("base", BASE, many),
+            ("base", BASE, base),
             ("hits-100", hits(100), many),
             ("one-hit", one(100), many),
             ("one-miss", one(0), many),
@@ -156,12 +159,14 @@ impl Profile {
             ("connections-128", connections(128), few),
             ("new-connection", Load { is_new_connection: true, ..BASE }, few),
             ("relayed", Load { is_encrypted: true, hits: 100, ..BASE }, few),
+            ("one-hit-asleep", one(100), few),
+            ("one-miss-asleep", one(0), few),
+            ("hits-100-asleep", hits(100), few),
         ];
-        let case = |(id, load, rounds): (&str, Load, u32)| Case {
-            id: id.to_owned(),
-            name: name(load),
-            load,
-            rounds,
+        let case = |(id, load, rounds): (&str, Load, u32)| {
+            let is_asleep = id.ends_with("-asleep");
+            let name = name(load) + if is_asleep { ", idle cores asleep" } else { "" };
+            Case { id: id.to_owned(), name, load, rounds, is_asleep }
         };
         cases.into_iter().filter(|(.., rounds)| *rounds > 0).map(case).collect()
     }

@@ -72,7 +72,8 @@ struct Place {
 /// If the machine does not let it: no root, no namespaces. A mode that fails is a row with the reason.
 pub fn run(options: &Options) -> Result<Report> {
     let begun = Instant::now();
-    let awake = options.is_awake.then(Awake::cores).transpose()?;
+    let mut awake = options.is_awake.then(Awake::cores).transpose()?;
+    let how = awake.as_ref().map(|awake| awake.how().to_owned());
     let cases = options.profile.cases();
     let mut progress = Progress::of(&cases, options, begun);
     let places: Vec<Place> = options
@@ -86,13 +87,22 @@ pub fn run(options: &Options) -> Result<Report> {
     let generators = generators(&places, options, &mut progress)?;
     let mut rows = Vec::new();
     for case in &cases {
+        if case.is_asleep == awake.is_some() && options.is_awake {
+            // What it was ends before anything else begins.
+            drop(awake.take());
+            awake = (!case.is_asleep).then(Awake::cores).transpose()?;
+        }
         rows.extend(measured(case, &places, options, &mut progress)?);
     }
     let modes =
         places.iter().map(|place| ModeNote { mode: place.mode, skipped: place.site.as_ref().err().cloned() });
     let modes = modes.collect();
     drop(places);
+    if options.is_awake && awake.is_none() {
+        awake = Some(Awake::cores()?);
+    }
     let memory = memory(options, &mut progress)?;
+    drop(awake);
     progress.ends();
     let (closed_s, open_s) = options.profile.seconds();
     Ok(Report {
@@ -109,7 +119,7 @@ pub fn run(options: &Options) -> Result<Report> {
             closed_s: closed_s as f64,
             open_s: open_s as f64,
             components: site::components(),
-            awake: awake.as_ref().map(|awake| awake.how().to_owned()),
+            awake: how,
             notes: NOTES.map(str::to_owned).to_vec(),
         },
         modes,

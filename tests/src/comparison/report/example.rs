@@ -55,7 +55,7 @@ fn manner(mode: Mode) -> Manner {
 
 /// Those of a full run but for what is relayed.
 fn cases() -> Vec<Case> {
-    let cases = Profile::Full.cases().into_iter().filter(|case| case.id != "relayed");
+    let cases = Profile::Full.cases().into_iter().filter(|case| case.id != "relayed" && !case.is_asleep);
     cases.map(|case| Case { rounds: ROUNDS, ..case }).collect()
 }
 

@@ -41,6 +41,9 @@ pub struct Plot {
 const HITS: [(&str, &str); 5] =
     [("hits-0", "0 %"), ("hits-50", "50 %"), ("base", "90 %"), ("hits-99", "99 %"), ("hits-100", "100 %")];
 
+/// Cases whose latency is shown, the first that was run.
+const LATENCY: [&str; 2] = ["base", "hits-100"];
+
 /// Cases whose requests/s are shown.
 const THROUGHPUT: [&str; 4] = ["one-hit", "one-miss", "hits-100", "base"];
 
@@ -66,17 +69,17 @@ fn latency(report: &Report) -> Result<Option<Plot>> {
         let points = known.map(|(p, series)| (axis::nines(*p), series.median())).collect();
         Line { mode: row.mode, points, note: String::new() }
     };
-    let lines: Vec<Line> = rows(report, "base").map(line).filter(|line| !line.points.is_empty()).collect();
-    if lines.is_empty() {
-        return Ok(None);
-    }
+    let lines =
+        |case| rows(report, case).map(line).filter(|line| !line.points.is_empty()).collect::<Vec<_>>();
+    let known = LATENCY.map(|case| (case, lines(case))).into_iter().find(|(_, lines)| !lines.is_empty());
+    let Some((case, lines)) = known else { return Ok(None) };
     let chart = Chart { x: Axis::nines(), y: Axis::log("latency", values(&lines), numbers::latency), lines };
     Ok(Some(Plot {
         id: "latency",
         title: "Latency distribution",
         caption: format!(
             "So many of all requests were answered within this time ({}; both axes logarithmic, lower is better).",
-            name(report, "base")
+            name(report, case)
         ),
         svg: lines::svg("Latency by percentile, a line for each mode", &[("", chart)])?,
     }))

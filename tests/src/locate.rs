@@ -1,6 +1,6 @@
 //! Where the programs under test and the tools of the tests are.
 //!
-//! Environment: `SIDESTEP_BIN` names the binary, `SIDESTEP_FAULTS_BIN` one with the feature `faults`, `SIDESTEP_TOOLS` a directory whose `venv` holds aiohttp and Go.
+//! Environment: `SIDESTEP_BIN` names the binary, `SIDESTEP_FAULTS_BIN` one with the feature `faults`, `SIDESTEP_TOOLS` a directory whose `venv` holds aiohttp and Go, `SIDESTEP_OHA` the load generator.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -50,10 +50,9 @@ pub fn tool(name: &str) -> Option<PathBuf> {
     path.exists().then_some(path)
 }
 
-/// The load generator oha, of the tools or on the search path, if it is installed.
+/// The load generator oha: `SIDESTEP_OHA`, else that on the search path, if it is installed.
 pub fn oha() -> Option<PathBuf> {
-    let tools = env::var_os("SIDESTEP_TOOLS").map(|tools| PathBuf::from(tools).join("oha/bin/oha"));
-    tools.filter(|path| path.is_file()).or_else(|| on_path("oha"))
+    env::var_os("SIDESTEP_OHA").map(PathBuf::from).or_else(|| on_path("oha"))
 }
 
 /// A program on the search path, if it is installed.

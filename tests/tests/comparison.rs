@@ -53,7 +53,8 @@ fn counts_its_memory(site: &Site) -> Result<()> {
     let memory = site.memory()?;
     println!("{}: {memory:?}", site.mode().word());
     let has_proxy = site.mode() != Mode::Direct;
-    ensure!(has_proxy == (memory.node_bytes > 1 << 20), "{memory:?}");
+    // A bare relay takes less than a megabyte.
+    ensure!(has_proxy == (memory.node_bytes > 100 << 10), "{memory:?}");
     ensure!(site.node().is_some() == (memory.map_bytes > 1 << 20), "{memory:?}");
     ensure!((site.mode() == Mode::Nginx) == (memory.file_bytes > 0), "{memory:?}");
     Ok(())

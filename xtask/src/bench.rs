@@ -15,14 +15,18 @@ use crate::{setup, steps};
 pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
     let checkout = Checkout::find()?;
     let asks_for_help = arguments.iter().any(|word| word == "--help" || word == "-h");
+    let mut oha = None;
     if !asks_for_help {
-        setup::install_bench(&checkout, || {
+        oha = Some(setup::install_bench(&checkout, || {
             steps::run(checkout.cargo().args(["build", "--release", "--package=cache-userspace"]))?;
             steps::run(checkout.cargo().args(["bench", "--no-run", "--package=tests", "--bench=comparison"]))
-        })?;
+        })?);
     }
-    let status = checkout
-        .cargo()
+    let mut bench = checkout.cargo();
+    if let Some(oha) = oha {
+        bench.env("SIDESTEP_OHA", oha);
+    }
+    let status = bench
         .args(["bench", "--quiet", "-p", "tests", "--bench", "comparison", "--"])
         .args(arguments)
         .env("SIDESTEP_BENCH_FROM", std::env::current_dir()?)

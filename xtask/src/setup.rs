@@ -90,23 +90,24 @@ pub(crate) fn install_conformance(checkout: &Checkout) -> Result<PathBuf> {
 }
 
 /// Installs what Sidestep is compared with, and what measures it; meanwhile builds Sidestep itself, since each leaves a
-/// core idle now and then. Quick when nothing is missing.
+/// core idle now and then; returns where the load generator oha is. Quick when nothing is missing.
 ///
 /// What can be left out is named where it cannot be installed.
 ///
 /// # Errors
 /// If something is missing without which nothing can be compared, or as `build` says.
-pub(crate) fn install_bench(checkout: &Checkout, build: impl FnOnce() -> Result<()>) -> Result<()> {
+pub(crate) fn install_bench(checkout: &Checkout, build: impl FnOnce() -> Result<()>) -> Result<PathBuf> {
     thread::scope(|scope| {
         let rivals = scope.spawn(|| install_rivals(checkout));
         let built = build();
-        rivals.join().map_err(|_| anyhow!("the installation panicked"))?.and(built)
+        let oha = rivals.join().map_err(|_| anyhow!("the installation panicked"))?;
+        built.and(oha)
     })
 }
 
-fn install_rivals(checkout: &Checkout) -> Result<()> {
+fn install_rivals(checkout: &Checkout) -> Result<PathBuf> {
     install_programs(&BENCH_PACKAGES, false)?;
-    oha::install(checkout)?;
+    let oha = oha::install(checkout)?;
     let environment = install_programs(&[], !python::can_make_environments());
     let optional = [
         ("Varnish", install_programs(&[VARNISH], false)),
@@ -117,7 +118,7 @@ fn install_rivals(checkout: &Checkout) -> Result<()> {
             eprintln!("left out: {name}: {why:#}");
         }
     }
-    Ok(())
+    Ok(oha)
 }
 
 /// Gets a kernel of each series and what boots them. Quick when nothing is missing.

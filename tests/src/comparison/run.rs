@@ -26,6 +26,9 @@ const THREADS: u32 = 1;
 /// How often each key is asked for before the first round: once to be stored, then until a hit of it is hot.
 const WARMINGS: u32 = 5;
 
+/// Characters of the reason why a row was not measured.
+const REASON_MAX: usize = 200;
+
 /// Memory that is left to the machine, bytes, where pods are added.
 const MEMORY_LEFT: u64 = 2 << 30;
 
@@ -76,7 +79,7 @@ pub fn run(options: &Options) -> Result<Report> {
     let how = awake.as_ref().map(|awake| awake.how().to_owned());
     let cases = options.profile.cases();
     let mut progress = Progress::of(&cases, options, begun);
-    let places: Vec<Place> = options
+    let mut places: Vec<Place> = options
         .modes
         .iter()
         .map(|&mode| {
@@ -85,13 +88,14 @@ pub fn run(options: &Options) -> Result<Report> {
         })
         .collect::<Result<_>>()?;
     let generators = generators(&places, options, &mut progress)?;
-    let mut rows = Vec::new();
+    let (mut rows, mut notes) = (Vec::new(), NOTES.map(str::to_owned).to_vec());
     for case in &cases {
         if case.is_asleep == awake.is_some() && options.is_awake {
             // What it was ends before anything else begins.
             drop(awake.take());
             awake = (!case.is_asleep).then(Awake::cores).transpose()?;
         }
+        revive(case, &mut places, &mut notes)?;
         rows.extend(measured(case, &places, options, &mut progress)?);
     }
     let modes =
@@ -120,7 +124,7 @@ pub fn run(options: &Options) -> Result<Report> {
             open_s: open_s as f64,
             components: site::components(),
             awake: how,
-            notes: NOTES.map(str::to_owned).to_vec(),
+            notes,
         },
         modes,
         cases,
@@ -139,6 +143,25 @@ fn set_up(mode: Mode, clients: u8) -> Result<Result<Site, String>> {
     }))
 }
 
+/// Starts anew what no longer answers, and says so: a cache that ended in one case says nothing of the next.
+fn revive(case: &Case, places: &mut [Place], notes: &mut Vec<String>) -> Result<()> {
+    for place in places {
+        if let Err(error) = place.site.as_ref().map_or(Ok(()), Site::answers) {
+            let (name, why) = (place.mode.name(), in_short(&error));
+            notes.push(format!("{name} had to be started anew before \u{201c}{}\u{201d}: {why}.", case.name));
+            place.site = set_up(place.mode, 1)?;
+        }
+    }
+    Ok(())
+}
+
+/// The first two lines of what went wrong: a program may say the same for each request.
+fn in_short(error: &anyhow::Error) -> String {
+    let text = format!("{error:#}");
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).take(2).collect();
+    lines.join("; ").chars().take(REASON_MAX).collect()
+}
+
 /// All modes with one case.
 fn measured(case: &Case, places: &[Place], options: &Options, progress: &mut Progress) -> Result<Vec<Row>> {
     let places: Vec<&Place> = places.iter().filter(|place| case.load.fits(place.mode)).collect();
@@ -149,7 +172,7 @@ fn measured(case: &Case, places: &[Place], options: &Options, progress: &mut Pro
             && !case.load.is_encrypted
         {
             progress.says(&format!("{}: warming {}", case.name, place.mode.name()))?;
-            row.skipped = warm(site, case.load).err().map(|error| format!("{error:#}"));
+            row.skipped = warm(site, case.load).err().map(|error| in_short(&error));
         }
     }
     let time = Duration::from_secs(options.profile.seconds().0);
@@ -170,7 +193,7 @@ fn measured(case: &Case, places: &[Place], options: &Options, progress: &mut Pro
                 continue;
             }
             if let Err(error) = one(case, site, closed, options, round, row) {
-                row.skipped = Some(format!("{error:#}"));
+                row.skipped = Some(in_short(&error));
             }
         }
     }

@@ -19,6 +19,12 @@ impl Site {
         }
         Ok(())
     }
+
+    /// Asks once, and checks that there is a right answer, from wherever.
+    pub fn answers(&self) -> Result<()> {
+        let client = self.clients().first().context("a site without clients")?;
+        Probe::new(self, client, 0)?.get().map(drop)
+    }
 }
 
 /// A client of a site, and the target that it alone asks for.

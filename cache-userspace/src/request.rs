@@ -33,7 +33,7 @@ use crate::forward::{
     Answer, Destination, Exchange, Flights, ForwardError, Lateness, Pool, PoolKey, Purpose, RequestBody,
     StaleAfter, Turns, Uncacheable, Upstream,
 };
-use crate::http1::{Fields, Framing, RequestHead, ResponseHead, Version, encode};
+use crate::http1::{Fields, Framing, Names, RequestHead, ResponseHead, Version, encode};
 use crate::identify::Workload;
 use crate::policy::{self, Decision, Eligibility, Miss, Reason, RequestView, ResponseView, Stored};
 use crate::redirect::bypass::Bypass;
@@ -420,12 +420,14 @@ fn answer_view(head: &ResponseHead) -> ResponseView<'_> {
     }
 }
 
+/// Fields by which a client asks for a part, for what it does not have yet, or for how old it may be.
+const OF_ONE_CLIENT: Names =
+    Names::of(&["range", "if-range", "if-none-match", "if-modified-since", "cache-control", "pragma"]);
+
 /// The request for the whole and for everybody: without what asks for a part, for the head only, for what this client
 /// does not have yet, or for how old it may be.
 fn general(request: &RequestHead) -> RequestHead {
-    let own = ["range", "if-range", "if-none-match", "if-modified-since", "cache-control", "pragma"];
-    let is_own = |name: &[u8]| own.iter().any(|own| name.eq_ignore_ascii_case(own.as_bytes()));
-    let fields = Fields::from_pairs(request.fields.iter().filter(|(name, _)| !is_own(name)));
+    let fields = Fields::from_pairs(request.fields.iter().filter(|(name, _)| !OF_ONE_CLIENT.has(name)));
     let method =
         if &request.method[..] == b"HEAD" { Bytes::from_static(b"GET") } else { request.method.clone() };
     RequestHead { method, fields, ..request.clone() }

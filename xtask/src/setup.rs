@@ -89,8 +89,8 @@ pub(crate) fn install_conformance(checkout: &Checkout) -> Result<PathBuf> {
     npm::install(&checkout.tools())
 }
 
-/// Installs what Sidestep is compared with, and what measures it; meanwhile builds Sidestep itself, since each leaves a
-/// core idle now and then; returns where the load generator oha is. Quick when nothing is missing.
+/// Installs what Sidestep is compared with, and what measures it; meanwhile builds Sidestep itself, since what is
+/// fetched needs no core; returns where the load generator oha is. Quick when nothing is missing.
 ///
 /// What can be left out is named where it cannot be installed.
 ///

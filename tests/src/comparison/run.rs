@@ -75,7 +75,8 @@ struct Place {
 /// If the machine does not let it: no root, no namespaces. A mode that fails is a row with the reason.
 pub fn run(options: &Options) -> Result<Report> {
     let begun = Instant::now();
-    let mut awake = options.is_awake.then(Awake::cores).transpose()?;
+    let keep_awake = |is_asleep: bool| (options.is_awake && !is_asleep).then(Awake::cores).transpose();
+    let awake = keep_awake(false)?;
     let how = awake.as_ref().map(|awake| awake.how().to_owned());
     let cases = options.profile.cases();
     let mut progress = Progress::of(&cases, options, begun);
@@ -88,13 +89,10 @@ pub fn run(options: &Options) -> Result<Report> {
         })
         .collect::<Result<_>>()?;
     let generators = generators(&places, options, &mut progress)?;
+    drop(awake);
     let (mut rows, mut notes) = (Vec::new(), NOTES.map(str::to_owned).to_vec());
     for case in &cases {
-        if case.is_asleep == awake.is_some() && options.is_awake {
-            // What it was ends before anything else begins.
-            drop(awake.take());
-            awake = (!case.is_asleep).then(Awake::cores).transpose()?;
-        }
+        let _awake = keep_awake(case.is_asleep)?;
         revive(case, &mut places, &mut notes)?;
         rows.extend(measured(case, &places, options, &mut progress)?);
     }
@@ -102,11 +100,8 @@ pub fn run(options: &Options) -> Result<Report> {
         places.iter().map(|place| ModeNote { mode: place.mode, skipped: place.site.as_ref().err().cloned() });
     let modes = modes.collect();
     drop(places);
-    if options.is_awake && awake.is_none() {
-        awake = Some(Awake::cores()?);
-    }
+    let _awake = keep_awake(false)?;
     let memory = memory(options, &mut progress)?;
-    drop(awake);
     progress.ends();
     let (closed_s, open_s) = options.profile.seconds();
     Ok(Report {

@@ -5,6 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 use super::ForwardError;
@@ -37,6 +38,8 @@ pub struct Exchange<'a> {
     head_bytes_max: usize,
     is_half_closed: bool,
     persists: bool,
+    /// What was read of the answer, bytes.
+    read_bytes: usize,
 }
 
 impl<'a> Exchange<'a> {
@@ -53,6 +56,7 @@ impl<'a> Exchange<'a> {
             head_bytes_max,
             is_half_closed: false,
             persists,
+            read_bytes: 0,
         }
     }
 
@@ -163,6 +167,9 @@ impl<'a> Exchange<'a> {
 
     /// The connection, if it may serve another request; the exchange is over.
     pub fn into_reusable(self) -> Option<Upstream> {
+        if self.read_bytes > READ_BYTES {
+            acknowledge(&self.upstream.stream);
+        }
         let is_sent = self.upload.is_over() && self.upload.body.is_done() && !self.upload.is_abandoned;
         let clean = self.is_done() && self.persists && is_sent;
         (clean && !self.is_half_closed && self.upstream.buffer.is_empty()).then_some(self.upstream)
@@ -171,20 +178,8 @@ impl<'a> Exchange<'a> {
     /// The exchange with another client's side in place of the present one, which is returned: only where the
     /// client has nothing left to send.
     pub fn with_body<'b>(self, body: RequestBody<'b>) -> (Exchange<'b>, RequestBody<'a>) {
-        let Self { upstream, upload, decoder, trailers, scanned, head_bytes_max, is_half_closed, persists } =
-            self;
-        let (upload, old) = upload.with_body(body);
-        let exchange = Exchange {
-            upstream,
-            upload,
-            decoder,
-            trailers,
-            scanned,
-            head_bytes_max,
-            is_half_closed,
-            persists,
-        };
-        (exchange, old)
+        let (upload, old) = self.upload.with_body(body);
+        (Exchange { upload, ..self }, old)
     }
 
     /// Binds the connection to this client: a login was negotiated on it.
@@ -321,6 +316,7 @@ impl<'a> Exchange<'a> {
                 upstream.buffer.clear();
                 return Err(ForwardError::Closed);
             }
+            self.read_bytes += count;
             return Ok(count);
         }
     }
@@ -341,6 +337,12 @@ impl<'a> Exchange<'a> {
         queue.push(out.freeze());
         self.deliver(&mut queue).await
     }
+}
+
+/// Acknowledges what came at once. On a connection that is used often the kernel would wait for the next request to do
+/// it, for up to 40 ms; a sender that paces itself (BBR) takes that for a slow path, and the next answer waits.
+fn acknowledge(stream: &TcpStream) {
+    let _ = stream.set_quickack(true);
 }
 
 fn invalid(fault: crate::http1::body::BodyFault) -> ForwardError {

@@ -78,3 +78,38 @@ async fn a_request_of_which_an_interim_answer_came_is_not_sent_again() {
     assert!(matches!(answer, Err(ForwardError::Closed)), "{answer:?}");
     assert!(!exchange.may_restart() && !exchange.is_unsent());
 }
+
+/// Whether the kernel acknowledges at once on the connection of a GET and its answer of so many bytes.
+async fn acknowledges_after(content: usize) -> bool {
+    let request = request(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n");
+    let (client, _far) = pair().await;
+    let (near, mut origin) = pair().await;
+    let mut buffer = BytesMut::new();
+    let body = RequestBody::new(&client, &mut buffer, request.framing);
+    let mut exchange = Exchange::new(upstream(near, true), Upload::new(body, request.raw.clone()), 4096);
+    let answers = async {
+        origin.read_exact(&mut vec![0; request.raw.len()]).await.unwrap();
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {content}\r\n\r\n");
+        origin.write_all(head.as_bytes()).await.unwrap();
+        origin.write_all(&vec![b'x'; content]).await.unwrap();
+    };
+    let reads = async {
+        exchange.answer(&request).await.unwrap();
+        while !exchange.is_done() {
+            while exchange.buffered().unwrap().is_some() {}
+            if !exchange.is_done() {
+                exchange.more().await.unwrap();
+            }
+        }
+    };
+    tokio::join!(answers, reads);
+    exchange.upstream.stream.set_quickack(false).unwrap();
+    exchange.into_reusable().unwrap().stream.quickack().unwrap()
+}
+
+#[tokio::test]
+async fn a_large_answer_is_acknowledged_before_the_connection_waits_for_another() {
+    assert!(acknowledges_after(1 << 20).await);
+    // Not worth a packet: it is over before its sender learns anything from it.
+    assert!(!acknowledges_after(1000).await);
+}

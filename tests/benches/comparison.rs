@@ -30,6 +30,9 @@ struct Arguments {
     /// Measures the modes in the opposite order.
     #[arg(long)]
     reverse: bool,
+    /// Measures each case so many times, in turn with the other modes: two runs are told apart the better.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=99))]
+    rounds: Option<u32>,
     /// Lets idle cores sleep, as they do on a machine with little to do: in a virtual one waking them is most of what is
     /// measured then.
     #[arg(long)]
@@ -124,6 +127,7 @@ impl Arguments {
         let options = Options {
             profile,
             modes,
+            rounds: self.rounds,
             oha,
             commit: run::commit(),
             date: date(),

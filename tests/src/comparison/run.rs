@@ -51,6 +51,8 @@ pub struct Options {
     pub profile: Profile,
     /// Which modes, in which order.
     pub modes: Vec<Mode>,
+    /// Rounds of each case, in place of what the profile has.
+    pub rounds: Option<u32>,
     /// The generator of open loops.
     pub oha: PathBuf,
     /// What is measured, as the report names it.
@@ -78,7 +80,8 @@ pub fn run(options: &Options) -> Result<Report> {
     let keep_awake = |is_asleep: bool| (options.is_awake && !is_asleep).then(Awake::cores).transpose();
     let awake = keep_awake(false)?;
     let how = awake.as_ref().map(|awake| awake.how().to_owned());
-    let cases = options.profile.cases();
+    let mut cases = options.profile.cases();
+    cases.iter_mut().for_each(|case| case.rounds = options.rounds.unwrap_or(case.rounds));
     let mut progress = Progress::of(&cases, options, begun);
     let mut places: Vec<Place> = options
         .modes

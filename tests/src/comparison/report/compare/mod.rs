@@ -1,8 +1,8 @@
 //! The regression guard: what moved between two runs beyond their noise.
 //!
-//! Machines differ, and one machine from hour to hour: every figure but memory is divided by the median of `direct` in
-//! the same case of the same run. It moved if the ranges of its rounds, so divided, do not touch, and if its medians are
-//! further apart than [`MOVED`] (p99: [`MOVED_P99`]).
+//! Machines differ, and one machine from minute to minute: every round's figure but memory is divided by that of `direct`
+//! in the same round of the same case. It moved if the ranges of its rounds, so divided, do not touch, and if its medians
+//! are further apart than [`MOVED`] (p99: [`MOVED_P99`]).
 
 use std::fmt::Write as _;
 
@@ -20,7 +20,8 @@ pub const MOVED: f64 = 0.10;
 /// The same of the 99th percentile, which a few late requests decide.
 pub const MOVED_P99: f64 = 0.20;
 
-/// With fewer rounds two ranges lie apart by chance: one time in three with two, one in ten with three.
+/// With fewer rounds two ranges lie apart by chance: one time in three with two, one in ten with three, one in 126 with
+/// five, one in 24 310 with nine.
 const ROUNDS_MIN: usize = 3;
 
 /// Latencies are compared where the open loops' rates are no further apart, by themselves or by what direct reaches.
@@ -35,7 +36,7 @@ pub struct Moved {
     pub mode: Mode,
     /// Such as `requests/s`, `p50`.
     pub figure: &'static str,
-    /// The median of then, as a multiple of direct's; memory in bytes.
+    /// The median of then, as a multiple of direct's in the same round; memory in bytes.
     pub old: f64,
     /// The median of now.
     pub new: f64,
@@ -193,20 +194,23 @@ fn is_same_rate(before: [&Row; 2], after: [&Row; 2]) -> bool {
     near(before[0].open.rate, after[0].open.rate) || near(part(before), part(after))
 }
 
-/// A mode's rounds, each divided by direct's median.
+/// A mode's rounds, each divided by direct's of the same round.
 fn normalised([row, direct]: [&Row; 2], figure: &Figure) -> Result<Series, String> {
     let series = |row| (figure.of)(row).ok_or_else(|| "a run has no value".to_owned());
-    let (rounds, unit) = (series(row)?, series(direct)?.median());
+    let (rounds, units) = (series(row)?, series(direct)?);
     if rounds.0.len() < ROUNDS_MIN {
         return Err(format!(
             "a run has {} rounds, and {ROUNDS_MIN} are needed to know its noise",
             rounds.0.len()
         ));
     }
-    if unit <= 0.0 || rounds.median() <= 0.0 {
-        return Err("a run has nothing but zero".to_owned());
+    if rounds.0.len() != units.0.len() {
+        return Err(format!("a run has {} rounds of it and {} of direct", rounds.0.len(), units.0.len()));
     }
-    Ok(Series(rounds.0.iter().map(|value| value / unit).collect()))
+    if rounds.0.iter().chain(&units.0).any(|value| *value <= 0.0) {
+        return Err("a run has nothing but zero in a round".to_owned());
+    }
+    Ok(Series(rounds.0.iter().zip(&units.0).map(|(value, unit)| value / unit).collect()))
 }
 
 fn moved(before: &Series, after: &Series, least: f64) -> bool {
@@ -267,8 +271,8 @@ pub fn text(comparison: &Comparison) -> String {
     let worse = comparison.moved.iter().filter(|moved| !moved.is_better).count();
     let _ = writeln!(
         out,
-        "worse: {worse}, better: {}, within noise: {} (multiples of direct's median; moved: ranges apart, and \
-         medians by over {:.0} %, p99 {:.0} %)",
+        "worse: {worse}, better: {}, within noise: {} (multiples of direct's, round by round; moved: ranges apart, \
+         and medians by over {:.0} %, p99 {:.0} %)",
         comparison.moved.len() - worse,
         comparison.unmoved,
         MOVED * 100.0,

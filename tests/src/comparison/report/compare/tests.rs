@@ -6,6 +6,18 @@ fn row<'a>(report: &'a mut Report, case: &str, mode: Mode) -> &'a mut Row {
     report.rows.iter_mut().find(|row| row.case == case && row.mode == mode).unwrap()
 }
 
+/// A report in which direct does the same in every round.
+fn level() -> Report {
+    let mut report = example::report();
+    for row in report.rows.iter_mut().filter(|row| row.mode == Mode::Direct && row.skipped.is_none()) {
+        let flat = |series: &mut Series| series.0 = vec![series.median(); series.0.len()];
+        flat(&mut row.closed.per_second);
+        flat(&mut row.cpu.total);
+        row.open.percentiles.iter_mut().for_each(|(_, series)| flat(series));
+    }
+    report
+}
+
 fn times(series: &mut Series, factor: f64) {
     series.0.iter_mut().for_each(|value| *value *= factor);
 }
@@ -51,7 +63,7 @@ fn a_slower_machine_moved_nothing() {
 
 #[test]
 fn ranges_that_touch_did_not_move() {
-    let (old, mut new) = (example::report(), example::report());
+    let (old, mut new) = (level(), level());
     let before = old.row("base", Mode::Sidestep).unwrap().closed.per_second.clone();
     let after = &mut row(&mut new, "base", Mode::Sidestep).closed.per_second;
     times(after, 1.5);
@@ -62,12 +74,22 @@ fn ranges_that_touch_did_not_move() {
 }
 
 #[test]
-fn a_small_step_is_not_worth_a_word_even_out_of_range() {
+fn a_machine_that_is_slower_for_a_round_moved_nothing() {
     let (old, mut new) = (example::report(), example::report());
+    for row in new.rows.iter_mut().filter(|row| row.skipped.is_none() && row.case == "base") {
+        row.closed.per_second.0.iter_mut().skip(1).for_each(|value| *value *= 0.3);
+        row.cpu.total.0.iter_mut().skip(1).for_each(|value| *value *= 3.0);
+    }
+    assert_eq!(compare(&old, &new).moved, []);
+}
+
+#[test]
+fn a_small_step_is_not_worth_a_word_even_out_of_range() {
+    let (old, mut new) = (level(), level());
     let set = |new: &mut Report, factor: f64| {
         let of = |p| old.row("base", Mode::Nginx).unwrap().latency(p).unwrap();
         row(new, "base", Mode::Nginx).open.percentiles =
-            [50.0, 99.0].map(|p| (p, Series(vec![of(p).median() * factor; 3]))).to_vec();
+            [50.0, 99.0].map(|p| (p, Series(vec![of(p).median() * factor; of(p).0.len()]))).to_vec();
         compare(&old, new).moved.iter().map(|moved| moved.figure).collect::<Vec<_>>()
     };
     assert_eq!(set(&mut new, 1.09), [""; 0]);

@@ -69,6 +69,18 @@ pub struct PortKey {
     pub reserved: u32,
 }
 
+/// A destination that is an HTTP service of the cluster.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct DestinationKey {
+    /// Destination address.
+    pub ip: IpWords,
+    /// Destination port.
+    pub port: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+
 /// Maps an IPv4 address (network byte order) into the IPv6 space.
 #[inline(always)]
 pub const fn mapped(ip4: u32) -> IpWords {
@@ -108,6 +120,8 @@ mod user {
     unsafe impl aya::Pod for super::BypassKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::PortKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::DestinationKey {}
 }
 
 #[cfg(test)]

@@ -10,6 +10,9 @@ pub const LOOPBACK: u32 = 2;
 /// New connections go direct for now.
 pub const PAUSED: u32 = 4;
 
+/// What is redirected are the cluster's HTTP services, not ports of the workload's own.
+pub const BY_DESTINATION: u32 = 8;
+
 /// IPPROTO_TCP.
 pub const TCP: u32 = 6;
 
@@ -17,13 +20,15 @@ pub const TCP: u32 = 6;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Workload {
+    /// Id of the workload's cgroup, also in the entries of containers that are in it.
+    pub id: u64,
     /// Cookie of the network namespace its listeners are in.
     pub netns_cookie: u64,
     /// Port of the listener on 127.0.0.1.
     pub listener4_port: u32,
     /// Port of the listener on `::1`; 0 where the namespace has no IPv6 loopback.
     pub listener6_port: u32,
-    /// `EXCLUDED`, `LOOPBACK`, `PAUSED`.
+    /// `EXCLUDED`, `LOOPBACK`, `PAUSED`, `BY_DESTINATION`.
     pub flags: u32,
     /// How many redirected connections may wait for the daemon's `accept()`.
     pub pending_max: u32,
@@ -47,8 +52,8 @@ pub trait Connect {
     fn ip(&self) -> IpWords;
     /// Whether the socket is an IPv6 one.
     fn is_socket6(&self) -> bool;
-    /// Whether the destination port is intercepted for the workload.
-    fn is_port_intercepted(&self) -> bool;
+    /// Whether the destination is intercepted for the workload: its port, or with `BY_DESTINATION` its address and port.
+    fn is_intercepted(&self) -> bool;
     /// Whether the socket's packets take a route of their own: it is bound to a device, or marked (SO_MARK).
     fn is_routed_apart(&self) -> bool;
     /// Whether the calling user is excluded.
@@ -91,7 +96,7 @@ pub fn decide(workload: &Workload, connect: &impl Connect) -> Result<Redirect, O
     if workload.flags & EXCLUDED != 0 {
         return Err(Some(Counter::PassedExcluded));
     }
-    if !connect.is_port_intercepted() {
+    if !connect.is_intercepted() {
         return Err(Some(Counter::PassedPort));
     }
     let ip = connect.ip();
@@ -166,7 +171,7 @@ mod tests {
         fn is_socket6(&self) -> bool {
             self.socket6
         }
-        fn is_port_intercepted(&self) -> bool {
+        fn is_intercepted(&self) -> bool {
             self.port
         }
         fn is_routed_apart(&self) -> bool {
@@ -282,6 +287,6 @@ mod tests {
 
     #[test]
     fn the_map_type_has_no_padding() {
-        assert_eq!(core::mem::size_of::<Workload>(), 8 + 4 * 4 + 16 + 4 + 4);
+        assert_eq!(core::mem::size_of::<Workload>(), 8 + 8 + 4 * 4 + 16 + 4 + 4);
     }
 }

@@ -11,15 +11,16 @@ use aya_ebpf::helpers::{
     bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_ktime_get_boot_ns,
 };
 use aya_ebpf::programs::SockAddrContext;
-use cache_common::connection::{BypassKey, IpWords, OriginalDst, PortKey, is_mapped, mapped};
+use cache_common::connection::{BypassKey, DestinationKey, IpWords, OriginalDst, PortKey, is_mapped, mapped};
 use cache_common::event::Counter;
-use cache_common::redirect::{Connect, Redirect, Workload, decide};
+use cache_common::redirect::{BY_DESTINATION, Connect, Redirect, Workload, decide};
 use cache_common::{AF_INET, AF_INET6};
 
 use crate::context::{load_ip6, load_u32};
 use crate::lookup::{self, LOOPBACK4, LOOPBACK6};
 use crate::maps::{
-    BYPASS, EXCLUDED_USERS, HEARTBEAT, PENDING_BEGUN, PENDING_TAKEN, PORTS, SOCKET_DST, WORKLOADS,
+    BYPASS, DESTINATIONS, EXCLUDED_USERS, HEARTBEAT, PENDING_BEGUN, PENDING_TAKEN, PORTS, SOCKET_DST,
+    WORKLOADS,
 };
 
 /// How deep below a workload's cgroup, or how deep in the tree, a process may be: kubelet's trees end at 5.
@@ -67,7 +68,6 @@ struct Attempt<'a> {
     ip: IpWords,
     port: u32,
     family: u32,
-    cgroup: u64,
     workload: &'a Workload,
 }
 
@@ -82,9 +82,9 @@ impl<'a> Attempt<'a> {
         // A socket that was redirected once may connect again, elsewhere: what it remembers is no longer true.
         // SAFETY: the socket pointer comes from the context and is not null.
         let _ = unsafe { SOCKET_DST.delete(socket) };
-        let (cgroup, workload) = find_workload().ok_or(None)?;
+        let workload = find_workload().ok_or(None)?;
         let port = u16::from_be(load_u32!(ctx.sock_addr, bpf_sock_addr, user_port) as u16) as u32;
-        Ok(Self { ctx, socket, ip, port, family, cgroup, workload })
+        Ok(Self { ctx, socket, ip, port, family, workload })
     }
 
     /// Decides, and remembers the original destination before anything is rewritten.
@@ -95,7 +95,7 @@ impl<'a> Attempt<'a> {
             ip: self.ip,
             port: self.port,
             family: self.family,
-            workload: self.cgroup,
+            workload: self.workload.id,
             netns_cookie: self.workload.netns_cookie,
             begun_at_ns: self.now_ns(),
             // SAFETY: the context of this program.
@@ -111,12 +111,12 @@ impl<'a> Attempt<'a> {
 
 /// The innermost cgroup of the calling process that is enrolled or excluded.
 #[inline(always)]
-fn find_workload() -> Option<(u64, &'static Workload)> {
+fn find_workload() -> Option<&'static Workload> {
     // SAFETY: no arguments.
     let own = unsafe { bpf_get_current_cgroup_id() };
     // SAFETY: an entry is replaced as a whole and freed after an RCU grace period, which this program is in.
     if let Some(workload) = unsafe { WORKLOADS.get(own) } {
-        return Some((own, workload));
+        return Some(workload);
     }
     let mut level = CGROUP_LEVELS;
     while level > 0 {
@@ -125,7 +125,7 @@ fn find_workload() -> Option<(u64, &'static Workload)> {
         if ancestor != 0 {
             // SAFETY: as above.
             if let Some(workload) = unsafe { WORKLOADS.get(ancestor) } {
-                return Some((ancestor, workload));
+                return Some(workload);
             }
         }
         level -= 1;
@@ -156,8 +156,13 @@ impl Connect for Attempt<'_> {
         self.family == AF_INET6
     }
     #[inline(always)]
-    fn is_port_intercepted(&self) -> bool {
-        let key = PortKey { workload: self.cgroup, port: self.port, reserved: 0 };
+    fn is_intercepted(&self) -> bool {
+        if self.workload.flags & BY_DESTINATION != 0 {
+            let key = DestinationKey { ip: self.ip, port: self.port, reserved: 0 };
+            // SAFETY: only whether it is there.
+            return unsafe { DESTINATIONS.get(key) }.is_some();
+        }
+        let key = PortKey { workload: self.workload.id, port: self.port, reserved: 0 };
         // SAFETY: only whether it is there.
         unsafe { PORTS.get(key) }.is_some()
     }
@@ -187,13 +192,13 @@ impl Connect for Attempt<'_> {
     #[inline(always)]
     fn bypass_until_ns(&self) -> u64 {
         let ip = if self.family == AF_INET6 && is_mapped(&self.ip) { mapped(self.ip[3]) } else { self.ip };
-        let key = BypassKey { workload: self.cgroup, ip, port: self.port, reserved: 0 };
+        let key = BypassKey { workload: self.workload.id, ip, port: self.port, reserved: 0 };
         // SAFETY: a u64 that the daemon replaces as a whole.
         unsafe { BYPASS.get(key) }.copied().unwrap_or(0)
     }
     #[inline(always)]
     fn pending(&self) -> u64 {
-        if pending_of(0) >= PENDING_TOTAL_MAX { u64::MAX } else { pending_of(self.cgroup) }
+        if pending_of(0) >= PENDING_TOTAL_MAX { u64::MAX } else { pending_of(self.workload.id) }
     }
     #[inline(always)]
     fn is_reachable(&self, via4: bool, port: u32) -> bool {

@@ -5,7 +5,7 @@ use aya_ebpf::btf_maps::{Array as InnerArray, ArrayOfMaps, SkStorage};
 use aya_ebpf::helpers::bpf_sk_storage_get;
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, SockHash};
-use cache_common::connection::{BypassKey, ConnectionKey, OriginalDst, PortKey};
+use cache_common::connection::{BypassKey, ConnectionKey, DestinationKey, OriginalDst, PortKey};
 use cache_common::event::{COUNTERS, Counter};
 use cache_common::hot::{
     Asker, CHUNK_WORDS, ConnectionRecord, HotKey, HotSlot, Published, SCRATCH_CELLS, setting,
@@ -24,6 +24,12 @@ pub static WORKLOADS: HashMap<u64, Workload> = HashMap::with_max_entries(8192, 0
 /// Written by the daemon, read by `connect`. Full: as for `WORKLOADS`.
 #[map]
 pub static PORTS: HashMap<PortKey, u32> = HashMap::with_max_entries(65536, 0);
+
+/// The cluster's HTTP services: what is intercepted for workloads with `BY_DESTINATION`.
+///
+/// Written by the daemon, read by `connect`. Full: what does not fit goes direct; the daemon says so.
+#[map]
+pub static DESTINATIONS: HashMap<DestinationKey, u32> = HashMap::with_max_entries(65536, BPF_F_NO_PREALLOC);
 
 /// Users whose connections are left alone (mesh proxies).
 ///

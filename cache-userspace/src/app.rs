@@ -2,14 +2,15 @@
 
 pub mod view;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path as FsPath;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use cache_common::redirect::{EXCLUDED, LOOPBACK, PAUSED, Workload as KernelWorkload};
+use cache_common::redirect::{BY_DESTINATION, LOOPBACK, PAUSED, Workload as KernelWorkload};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -68,12 +69,54 @@ pub struct Enrolment {
     pub service_account: String,
     /// Where its processes are.
     pub cgroup: Cgroup,
+    /// Where those are whose connections are redirected: cgroups in that one; `None`: all of it.
+    pub members: Option<Vec<Cgroup>>,
     /// Where its sockets are.
     pub netns: Netns,
-    /// Ports whose connections are redirected.
-    pub ports: Vec<u16>,
-    /// Whether loopback destinations are redirected too.
-    pub loopback: bool,
+    /// What of its connections is redirected.
+    pub intercepted: Intercepted,
+}
+
+/// Which connections of a workload are redirected.
+#[derive(Clone, Debug)]
+pub enum Intercepted {
+    /// Those to ports.
+    Ports {
+        /// The ports.
+        ports: Vec<u16>,
+        /// Whether loopback destinations are redirected too.
+        loopback: bool,
+    },
+    /// Those to HTTP services of the cluster, from a network namespace that has one of these addresses.
+    Services {
+        /// The pod's addresses.
+        own: Vec<IpAddr>,
+    },
+}
+
+impl Intercepted {
+    fn ports(&self) -> &[u16] {
+        match self {
+            Self::Ports { ports, .. } => ports,
+            Self::Services { .. } => &[],
+        }
+    }
+
+    /// The ports, where they alone decide.
+    fn named_ports(&self) -> Option<Vec<u16>> {
+        match self {
+            Self::Ports { ports, .. } => Some(ports.clone()),
+            Self::Services { .. } => None,
+        }
+    }
+
+    fn flags(&self) -> u32 {
+        match self {
+            Self::Ports { loopback: true, .. } => LOOPBACK,
+            Self::Ports { loopback: false, .. } => 0,
+            Self::Services { .. } => BY_DESTINATION,
+        }
+    }
 }
 
 /// Why a daemon did not start or a workload was not enrolled.
@@ -91,6 +134,9 @@ pub enum AppError {
     /// Listeners could not be made in the workload's network namespace.
     #[error("cannot listen in the workload's network namespace: {0}")]
     Listen(#[source] io::Error),
+    /// The network namespace is not the pod's: its processes were in another one for a moment.
+    #[error("the network namespace of its processes has none of the pod's addresses")]
+    OtherNetns,
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(#[source] io::Error),
@@ -103,7 +149,8 @@ pub enum AppError {
 struct Enrolled {
     workload: Arc<Workload>,
     cgroup: Cgroup,
-    ports: Vec<u16>,
+    members: Vec<Cgroup>,
+    intercepted: Intercepted,
     attachment: Option<Attachment>,
     accepting: Vec<JoinHandle<()>>,
     gate: Arc<Gate>,
@@ -123,6 +170,8 @@ struct Shared {
     /// How many enrolments there ever were.
     enrolments: AtomicU32,
     failures: Mutex<HashMap<String, view::Failure>>,
+    /// What is intercepted for workloads of a cluster.
+    destinations: Mutex<HashSet<SocketAddr>>,
 }
 
 /// A running daemon. Dropped, it detaches everything; connections that are open go on while the runtime lives.
@@ -195,6 +244,7 @@ impl Daemon {
             taken: Arc::default(),
             enrolments: AtomicU32::default(),
             failures: Mutex::default(),
+            destinations: Mutex::default(),
         });
         let pulse = Arc::new(Pulse::default());
         let mut tasks =
@@ -257,18 +307,25 @@ impl Daemon {
     }
 
     fn try_enrol(&self, enrolment: Enrolment) -> Result<(), AppError> {
-        let Enrolment { name, namespace, service_account, cgroup, netns, ports, loopback } = enrolment;
+        let Enrolment { name, namespace, service_account, cgroup, members, netns, intercepted } = enrolment;
         let shared = &self.shared;
         // Where our own place cannot be seen we might be inside: serving ourselves would never end.
         if Cgroup::own()?.path().starts_with(cgroup.path()) {
             return Err(AppError::OwnCgroup(name));
         }
         let listeners = netns.listen().map_err(AppError::Listen)?;
+        if let Intercepted::Services { own } = &intercepted
+            && !own.iter().any(|ip| listeners.addresses.contains(ip))
+        {
+            return Err(AppError::OtherNetns);
+        }
         let port_of =
             |listener: &std::net::TcpListener| listener.local_addr().map(|address| u32::from(address.port()));
         // Wraps after four thousand million enrolments.
         let epoch = shared.enrolments.fetch_add(1, Ordering::Relaxed) + 1;
+        let id = cgroup.id();
         let kernel_workload = KernelWorkload {
+            id,
             netns_cookie: listeners.netns_cookie,
             listener4_port: port_of(&listeners.on4).map_err(AppError::Listen)?,
             listener6_port: listeners
@@ -278,20 +335,21 @@ impl Daemon {
                 .transpose()
                 .map_err(AppError::Listen)?
                 .unwrap_or(0),
-            flags: if loopback { LOOPBACK } else { 0 },
+            flags: intercepted.flags(),
             pending_max: shared.path.limits.original_dst_pending_max.min(listeners.backlog_max),
             address4: listeners.address4.map_or(0, |ip| u32::from_ne_bytes(ip.octets())),
             address6: listeners.address6.map_or([0; 4], |ip| words(ip.into())),
             epoch,
         };
-        let id = cgroup.id();
+        let members = members.unwrap_or_default();
+        let member_ids: Vec<u64> = members.iter().map(Cgroup::id).collect();
         let place = (netns, listeners.netns_cookie);
         let workload = Arc::new(Workload::new(name.clone(), [namespace, service_account], id, place, epoch));
         let taken = Arc::new(Taken::new(shared.taken.clone()));
         let gate = Arc::new(Gate::new(
             shared.budget.clone(),
             shared.path.limits.connections_per_workload_max,
-            pause(shared.kernel.clone(), id, kernel_workload),
+            pause(shared.kernel.clone(), kernel_workload, member_ids.clone()),
         ));
         let acceptor = Arc::new(Acceptor {
             workload: workload.clone(),
@@ -308,10 +366,11 @@ impl Daemon {
             listeners.map(TcpListener::from_std).collect::<Result<_, _>>().map_err(AppError::Listen)?;
         let accept = |listener| tokio::spawn(acceptor.clone().run(listener));
         let accepting = listeners.into_iter().map(accept).collect();
-        let mut enrolled = Enrolled { workload, cgroup, ports, attachment: None, accepting, gate, taken };
+        let mut enrolled =
+            Enrolled { workload, cgroup, members, intercepted, attachment: None, accepting, gate, taken };
         let attached = shared
             .kernel
-            .insert_workload(id, kernel_workload, &enrolled.ports)
+            .insert_workload(kernel_workload, &member_ids, enrolled.intercepted.ports())
             .and_then(|()| shared.kernel.attach(enrolled.cgroup.dir()));
         match attached {
             Ok(attachment) => enrolled.attachment = Some(attachment),
@@ -337,13 +396,20 @@ impl Daemon {
         lock(&self.shared.failures).remove(name);
     }
 
-    /// Leaves the connections of a cgroup's processes alone.
-    ///
-    /// # Errors
-    /// A full map.
-    pub fn exclude(&self, cgroup: &Cgroup) -> Result<(), AppError> {
-        let excluded = KernelWorkload { flags: EXCLUDED, ..KernelWorkload::default() };
-        Ok(self.shared.kernel.insert_workload(cgroup.id(), excluded, &[])?)
+    /// Makes these the destinations whose connections are redirected for workloads of a cluster.
+    pub fn intercept(&self, destinations: HashSet<SocketAddr>) {
+        let mut before = lock(&self.shared.destinations);
+        if *before == destinations {
+            return;
+        }
+        let refused = self.shared.kernel.replace_destinations(&before, &destinations);
+        if refused > 0 {
+            tracing::warn!(
+                refused,
+                "the kernel's table of services is full: connections to the others go direct"
+            );
+        }
+        *before = destinations;
     }
 
     /// Lets a workload's new connections go direct; those that are open end with their next answer.
@@ -406,7 +472,8 @@ impl Shared {
         enrolled.workload.end();
         // Before the kernel forgets the workload: an acceptor at its limits would make it known again.
         enrolled.gate.end();
-        self.kernel.remove_workload(id, &enrolled.ports);
+        let members: Vec<u64> = enrolled.members.iter().map(Cgroup::id).collect();
+        self.kernel.remove_workload(id, &members, enrolled.intercepted.ports());
         if let Some(hot) = &self.path.hot {
             hot.remove_workload(id);
         }
@@ -456,10 +523,10 @@ impl Shared {
 }
 
 /// What an acceptor calls at its limits: new connections go direct, or come here again.
-fn pause(kernel: Arc<Kernel>, id: u64, usual: KernelWorkload) -> Box<dyn Fn(bool) + Send + Sync> {
+fn pause(kernel: Arc<Kernel>, usual: KernelWorkload, members: Vec<u64>) -> Box<dyn Fn(bool) + Send + Sync> {
     Box::new(move |is_paused| {
         let flags = if is_paused { usual.flags | PAUSED } else { usual.flags };
-        if let Err(error) = kernel.update_workload(id, KernelWorkload { flags, ..usual }) {
+        if let Err(error) = kernel.update_workload(KernelWorkload { flags, ..usual }, &members) {
             tracing::warn!(%error, "the kernel was not told about a limit");
         }
     })

@@ -4,6 +4,7 @@
 
 mod byte_size;
 mod fields;
+mod kubernetes;
 mod limits;
 mod policy;
 
@@ -15,6 +16,7 @@ use std::{fs, io};
 use serde::Deserialize;
 
 pub use byte_size::{ByteSize, ByteSizeError};
+pub use kubernetes::KubernetesConfig;
 pub use limits::Limits;
 pub use policy::{After, ErrorStatus, PolicyConfig, Span};
 
@@ -66,6 +68,8 @@ pub struct Config {
     pub excluded_uids: Vec<u32>,
     /// The workloads to enrol.
     pub workloads: Vec<WorkloadConfig>,
+    /// The cluster whose labels say which of this node's pods are enrolled too.
+    pub kubernetes: Option<KubernetesConfig>,
 }
 
 impl Default for Config {
@@ -82,6 +86,7 @@ impl Default for Config {
             policy: PolicyConfig::default(),
             excluded_uids: vec![1337, 2102],
             workloads: Vec::new(),
+            kubernetes: None,
         }
     }
 }

@@ -22,6 +22,7 @@ pub mod downstream;
 pub mod forward;
 pub mod http1;
 pub mod identify;
+pub mod kube;
 pub mod policy;
 pub mod redirect;
 pub mod request;

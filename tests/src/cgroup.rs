@@ -53,6 +53,11 @@ impl Cgroup {
         Ok(Self(path.to_owned()))
     }
 
+    /// Takes one over that is there.
+    pub fn adopt(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
     /// Its directory.
     pub fn path(&self) -> &Path {
         &self.0

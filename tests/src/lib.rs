@@ -11,6 +11,7 @@ pub mod agent;
 pub mod bpf;
 pub mod cgroup;
 pub mod client;
+pub mod cluster;
 pub mod comparison;
 pub mod date;
 pub mod envoy;

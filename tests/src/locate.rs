@@ -44,6 +44,11 @@ pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
 }
 
+/// A file of `deploy`.
+pub fn deployed(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(name)
+}
+
 /// A program of the tools' virtual environment, if it is installed.
 pub fn tool(name: &str) -> Option<PathBuf> {
     let path = PathBuf::from(env::var_os("SIDESTEP_TOOLS")?).join("venv/bin").join(name);

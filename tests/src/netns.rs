@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -95,9 +96,18 @@ impl NodeNet {
 
     /// Makes `count` pods, each with a veth pair, an IPv4 and an IPv6 address.
     pub fn pods(&self, count: u8) -> Result<Vec<Pod>> {
+        self.pods_numbered(1..=count)
+    }
+
+    /// Makes the pod with this number: its addresses and its link are made of it.
+    pub fn pod_numbered(&self, number: u8) -> Result<Pod> {
+        self.pods_numbered(number..=number)?.pop().context("no pod")
+    }
+
+    fn pods_numbered(&self, numbers: RangeInclusive<u8>) -> Result<Vec<Pod>> {
         let mut pods = Vec::new();
         let (mut links, mut addresses) = (String::new(), String::new());
-        for n in 1..=count {
+        for n in numbers {
             let netns = Netns::new()?;
             links.push_str(&format!(
                 "link add v{n} netns {} type veth peer name eth0 netns {}\n",
@@ -119,6 +129,12 @@ impl NodeNet {
             ))?;
         }
         Ok(pods)
+    }
+
+    /// Gives the node a further IPv4 address, such as a Service's, and binds a listener there.
+    pub fn listen_as(&self, address: Ipv4Addr, port: u16) -> Result<TcpListener> {
+        self.0.ip(&format!("addr replace {address}/32 dev lo\n"))?;
+        self.0.bind(SocketAddr::from((address, port)))
     }
 
     /// Binds a listener at the node's IPv4 address, on a free port.

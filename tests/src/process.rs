@@ -169,16 +169,22 @@ pub fn run(command: &mut Command, deadline: Duration) -> Result<Output> {
     Process::start(command)?.finish(deadline)
 }
 
+/// Runs a command with this standard input and waits for its end.
+pub fn run_with(command: &mut Command, input: &str, deadline: Duration) -> Result<Output> {
+    use std::io::Write;
+    let mut process = Process::start(command)?;
+    process.take_stdin().context("no stdin")?.write_all(input.as_bytes())?;
+    process.finish(deadline)
+}
+
 /// Runs a system's program and returns its output; an error where it fails.
 pub fn call<S: AsRef<OsStr>>(
     program: &str,
     args: impl IntoIterator<Item = S>,
     input: &str,
 ) -> Result<Output> {
-    use std::io::Write;
-    let mut process = Process::start(Command::new(program).args(args))?;
-    process.take_stdin().context("no stdin")?.write_all(input.as_bytes())?;
-    process.finish(wait::PATIENCE)?.succeeded().with_context(|| program.to_owned())
+    let output = run_with(Command::new(program).args(args), input, wait::PATIENCE)?;
+    output.succeeded().with_context(|| program.to_owned())
 }
 
 #[derive(Debug, Default)]

@@ -40,6 +40,7 @@ impl Hooks {
         let enrolled = Enrolled::open(cgroup.path())?;
         let listeners = Netns::Own.listen()?;
         let workload = Workload {
+            id: enrolled.id(),
             netns_cookie: listeners.netns_cookie,
             listener4_port: u32::from(listeners.on4.local_addr()?.port()),
             flags: LOOPBACK,
@@ -47,7 +48,7 @@ impl Hooks {
             ..Workload::default()
         };
         let origin = Origin::http(|_| Answer::ok("origin"))?;
-        kernel.insert_workload(enrolled.id(), workload, &[origin.port()])?;
+        kernel.insert_workload(workload, &[], &[origin.port()])?;
         kernel.beat((clock::boot() + LONG).as_nanos() as u64)?;
         let attachment = kernel.attach(enrolled.dir())?;
         Ok(Self {
@@ -65,7 +66,7 @@ impl Hooks {
     fn with(&self, change: impl FnOnce(&mut Workload)) -> Result<()> {
         let mut workload = self.workload;
         change(&mut workload);
-        Ok(self.kernel.update_workload(self.enrolled.id(), workload)?)
+        Ok(self.kernel.update_workload(workload, &[])?)
     }
 
     /// Connects once from inside the cgroup, before it as `prefix` says, and tells who answered.

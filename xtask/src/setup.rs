@@ -3,6 +3,7 @@
 //! Which compiler fits is left to `toolchain`. No service is ever started.
 
 mod apt;
+mod cluster;
 mod kernels;
 mod npm;
 mod oha;
@@ -76,6 +77,7 @@ pub(crate) fn install(checkout: &Checkout, tests: bool) -> Result<()> {
         install_programs(&TEST_PACKAGES, !python::can_make_environments())?;
         python::install(&checkout.tools())?;
         npm::install(&checkout.tools())?;
+        cluster::install(&checkout.tools())?;
     }
     Ok(())
 }

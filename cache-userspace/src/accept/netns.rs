@@ -44,6 +44,8 @@ pub struct Listeners {
     pub address4: Option<Ipv4Addr>,
     /// The same for IPv6.
     pub address6: Option<Ipv6Addr>,
+    /// All addresses that the namespace has.
+    pub addresses: Vec<IpAddr>,
 }
 
 impl Netns {
@@ -105,21 +107,24 @@ fn listen_here() -> io::Result<Listeners> {
         Some(IpAddr::V6(ip)) => Some(ip),
         _ => None,
     };
-    Ok(Listeners { on4, on6, netns_cookie, backlog_max: backlog_max(), address4, address6 })
+    let addresses = addresses();
+    Ok(Listeners { on4, on6, netns_cookie, backlog_max: backlog_max(), address4, address6, addresses })
 }
 
 /// The first address of the namespace that is not loopback: for one without a default route.
 fn first_address4() -> Option<IpAddr> {
-    let mut found = None;
-    for interface in nix::ifaddrs::getifaddrs().ok()? {
-        let Some(address) = interface.address else { continue };
-        if let Some(v4) = address.as_sockaddr_in()
-            && !v4.ip().is_loopback()
-        {
-            found = found.or(Some(IpAddr::V4(v4.ip())));
-        }
-    }
-    found
+    addresses().into_iter().find(|ip| ip.is_ipv4() && !ip.is_loopback())
+}
+
+/// The addresses of the namespace that the calling thread is in.
+fn addresses() -> Vec<IpAddr> {
+    let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    let addresses = interfaces.filter_map(|interface| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+    });
+    addresses.collect()
 }
 
 /// Listens on a port that no application is likely to want: above the usual ephemeral ports, where services such as

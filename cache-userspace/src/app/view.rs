@@ -85,7 +85,7 @@ impl DaemonView for View {
     fn explain(&self, question: &Question) -> Result<Explanation, BadQuestion> {
         let askers: Vec<Asker> = lock(&self.0.enrolled)
             .values()
-            .map(|one| Asker { workload: one.workload.clone(), ports: one.ports.clone() })
+            .map(|one| Asker { workload: one.workload.clone(), ports: one.intercepted.named_ports() })
             .collect();
         self.0.path.explain(question, &askers)
     }

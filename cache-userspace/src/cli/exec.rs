@@ -18,7 +18,7 @@ use super::exec_socket;
 use crate::accept::netns::Netns;
 use crate::admin::switch::state_dir;
 use crate::admin::{self, Figures, Switches};
-use crate::app::{Daemon, Enrolment, Options, raise_descriptor_limit};
+use crate::app::{Daemon, Enrolment, Intercepted, Options, raise_descriptor_limit};
 use crate::config::{ByteSize, HOT_BYTES, Limits, PolicyConfig};
 use crate::policy::Profile;
 use crate::redirect::acceleration::{Mode, Wish};
@@ -140,9 +140,9 @@ impl Exec {
             namespace: "default".into(),
             service_account: "default".into(),
             cgroup: Cgroup::open(cgroup.path())?,
+            members: None,
             netns: Netns::Own,
-            ports: self.ports.clone(),
-            loopback: true,
+            intercepted: Intercepted::Ports { ports: self.ports.clone(), loopback: true },
         })?;
         let status = self.run_command(cgroup).await;
         let is_deserted = cgroup.procs().is_ok_and(|pids| pids.is_empty());

@@ -1,23 +1,29 @@
-//! `sidestep node`: the daemon of a node, here for a static list of cgroups.
+//! `sidestep node`: the daemon of a node, for a static list of cgroups and for the pods of a cluster.
 
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+mod candidates;
+
+use std::collections::HashSet;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
-use crate::accept::netns::Netns;
+use self::candidates::Candidates;
 use crate::admin::Switches;
 use crate::admin::switch::state_dir;
-use crate::app::view::Failure;
-use crate::app::{Daemon, Enrolment, Options, raise_descriptor_limit};
-use crate::config::{Config, Limits, WorkloadConfig};
+use crate::app::{Daemon, Options, raise_descriptor_limit};
+use crate::config::{Config, KubernetesConfig, Limits, WorkloadConfig};
+use crate::kube;
+use crate::kube::index::{Settings, Snapshot};
+use crate::kube::place::Places;
+use crate::kube::watch::Health;
 use crate::redirect::acceleration::Wish;
-use crate::redirect::cgroup::{Cgroup, netns_path, oldest_process};
 use crate::redirect::preflight::{Probe, Role, findings, first_obstacle};
-use crate::redirect::reconcile::{Key, Keyed, Step, plan};
+use crate::redirect::reconcile::{Key, Step, plan};
 
 /// How often cgroups are looked for that come and go.
 const RECONCILE: Duration = Duration::from_millis(500);
@@ -31,20 +37,6 @@ pub struct Node {
     /// Says more on stderr; twice for more.
     #[arg(short, long, action = clap::ArgAction::Count)]
     verbose: u8,
-}
-
-/// A workload of the configuration that is there now.
-struct Wanted<'a> {
-    key: Key,
-    config: &'a WorkloadConfig,
-    cgroup: Cgroup,
-    netns: Netns,
-}
-
-impl Keyed for Wanted<'_> {
-    fn key(&self) -> &Key {
-        &self.key
-    }
 }
 
 impl Node {
@@ -88,112 +80,142 @@ impl Node {
             limits: Limits::default(),
         };
         let patience = options.limits.drain_timeout;
+        let kubernetes = config.kubernetes.clone().or_else(KubernetesConfig::inferred);
+        let mut cluster = match &kubernetes {
+            Some(kubernetes) => Some(Cluster::join(kubernetes).await?),
+            None => None,
+        };
         let mut daemon = Daemon::start(options, switches)?;
         daemon.serve_admin(&config.admin)?;
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let mut hup = signal(SignalKind::hangup())?;
         let mut ticks = tokio::time::interval(RECONCILE);
-        let mut have: Vec<Key> = Vec::new();
+        let mut enrolled = EnrolledSet::default();
         loop {
             tokio::select! {
-                _ = ticks.tick() => have = reconcile(&daemon, &config.workloads, &have),
+                _ = ticks.tick() => {}
+                () = news(&mut cluster) => {}
                 _ = term.recv() => break,
                 _ = int.recv() => break,
                 _ = hup.recv() => match self.read() {
                     Ok(read) => {
-                        end_changed(&daemon, &config.workloads, &read.workloads, &mut have);
+                        enrolled.end_changed(&daemon, &config.workloads, &read.workloads);
                         config.workloads = read.workloads;
-                        have = reconcile(&daemon, &config.workloads, &have);
                     }
                     Err(error) => tracing::error!("the configuration stays as it was: {error:#}"),
                 },
             }
+            let mut candidates = Candidates::default();
+            candidates.add_configured(&config.workloads);
+            if let Some(cluster) = &cluster {
+                cluster.offer(&daemon, &mut candidates);
+            }
+            enrolled.reconcile(&daemon, candidates);
         }
         daemon.drain(patience).await;
         Ok(())
     }
 }
 
-/// Ends what is enrolled with other ports, say, than it is to have now, and forgets why others were not enrolled.
-fn end_changed(daemon: &Daemon, before: &[WorkloadConfig], now: &[WorkloadConfig], have: &mut Vec<Key>) {
-    for old in before.iter().filter(|old| !now.contains(old)) {
-        daemon.forget_failure(&old.name);
-        if have.iter().any(|key| key.name == old.name) {
-            daemon.unenrol(&old.name);
-            have.retain(|key| key.name != old.name);
+/// The cluster that this node belongs to.
+struct Cluster {
+    cgroup_root: Option<PathBuf>,
+    snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+}
+
+impl Cluster {
+    /// Begins to watch it; the API server need not be there yet.
+    async fn join(config: &KubernetesConfig) -> anyhow::Result<Self> {
+        let client = kube::watch::client(config.kubeconfig.as_deref()).await;
+        let client = client.context("the cluster's API server cannot be asked")?;
+        let settings = Settings {
+            excluded_namespaces: config.never_served(),
+            proxy_containers: config.proxy_containers.clone(),
+        };
+        let (publish, snapshots) = watch::channel(None);
+        tokio::spawn(kube::watch::run(client, config.node()?, settings, Health::default(), publish));
+        Ok(Self { cgroup_root: config.cgroup_root.clone(), snapshots })
+    }
+
+    /// Offers its pods, and makes its services those that are intercepted.
+    fn offer(&self, daemon: &Daemon, candidates: &mut Candidates) {
+        let Some(snapshot) = self.snapshots.borrow().clone() else { return };
+        daemon.intercept(snapshot.destinations.keys().copied().collect());
+        match Places::find(self.cgroup_root.as_deref()) {
+            Ok(places) => candidates.add_pods(&snapshot, &places),
+            Err(error) => tracing::warn!(%error, "no pod can be found"),
         }
     }
 }
 
-/// Makes the enrolled workloads the configured ones that are there, and returns which are enrolled.
-fn reconcile(daemon: &Daemon, configured: &[WorkloadConfig], have: &[Key]) -> Vec<Key> {
-    let mut wanted: Vec<Wanted<'_>> = Vec::new();
-    for config in configured {
-        match find(config) {
-            Ok(one) => wanted.push(one),
-            Err(reason) => drop(daemon.failed(&config.name, failure(config, reason, true))),
-        }
+/// Waits for news of the cluster.
+async fn news(cluster: &mut Option<Cluster>) {
+    match cluster {
+        // The watch ends with the daemon.
+        Some(cluster) => drop(cluster.snapshots.changed().await),
+        None => std::future::pending().await,
     }
-    let mut now = have.to_vec();
-    let steps: Vec<(Option<Key>, Option<Key>)> = plan(&wanted, have)
-        .into_iter()
-        .map(|step| match step {
-            Step::Drop(old) => (Some(old.clone()), None),
-            Step::Replace { old, new } => (Some(old.clone()), Some(new.key.clone())),
-            Step::Enrol(new) => (None, Some(new.key.clone())),
-        })
-        .collect();
-    for (old, new) in steps {
-        if let Some(old) = old {
-            daemon.unenrol(&old.name);
-            now.retain(|key| *key != old);
-        }
-        let Some(new) = new else { continue };
-        let Some(at) = wanted.iter().position(|one| one.key == new) else { continue };
-        let Wanted { key, config, cgroup, netns } = wanted.swap_remove(at);
-        let enrolment = Enrolment {
-            name: config.name.clone(),
-            namespace: config.namespace.clone(),
-            service_account: config.service_account.clone(),
-            cgroup,
-            netns,
-            ports: config.ports.clone(),
-            loopback: config.loopback,
-        };
-        match daemon.enrol(enrolment) {
-            Ok(()) => now.push(key),
-            Err(error) => {
-                // Tried again and again, but said once.
-                if daemon.failed(&config.name, failure(config, error.to_string(), false)) {
-                    tracing::warn!(workload = config.name, %error, "not enrolled: it goes direct");
-                }
+}
+
+/// What is enrolled, and what was said about the rest.
+#[derive(Default)]
+struct EnrolledSet {
+    keys: Vec<Key>,
+    failed: HashSet<String>,
+}
+
+impl EnrolledSet {
+    /// Ends what is enrolled with other ports, say, than it is to have now.
+    fn end_changed(&mut self, daemon: &Daemon, before: &[WorkloadConfig], now: &[WorkloadConfig]) {
+        for old in before.iter().filter(|old| !now.contains(old)) {
+            if self.keys.iter().any(|key| key.name == old.name) {
+                daemon.unenrol(&old.name);
+                self.keys.retain(|key| key.name != old.name);
             }
         }
     }
-    now
-}
 
-fn find(config: &WorkloadConfig) -> Result<Wanted<'_>, String> {
-    let cgroup = Cgroup::open(&config.cgroup).map_err(|error| error.to_string())?;
-    let path = match &config.netns {
-        Some(path) => path.clone(),
-        None => netns_path(oldest_process(cgroup.path()).ok_or("no process in the cgroup yet")?),
-    };
-    let netns = Netns::open(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let key = Key { name: config.name.clone(), cgroup: cgroup.id(), netns: inode(&path)? };
-    Ok(Wanted { key, config, cgroup, netns })
-}
-
-fn inode(path: &Path) -> Result<u64, String> {
-    std::fs::metadata(path).map(|found| found.ino()).map_err(|error| format!("{}: {error}", path.display()))
-}
-
-fn failure(config: &WorkloadConfig, reason: String, is_pending: bool) -> Failure {
-    Failure {
-        namespace: config.namespace.clone(),
-        service_account: config.service_account.clone(),
-        cgroup: config.cgroup.clone(),
-        is_pending,
-        reason,
+    /// Makes the enrolled workloads the wanted ones that are there.
+    fn reconcile(&mut self, daemon: &Daemon, candidates: Candidates) {
+        let Candidates { mut found, mut failures } = candidates;
+        let steps: Vec<(Option<Key>, Option<Key>)> = plan(&found, &self.keys)
+            .into_iter()
+            .map(|step| match step {
+                Step::Drop(old) => (Some(old.clone()), None),
+                Step::Replace { old, new } => (Some(old.clone()), Some(new.key.clone())),
+                Step::Enrol(new) => (None, Some(new.key.clone())),
+            })
+            .collect();
+        for (old, new) in steps {
+            if let Some(old) = old {
+                daemon.unenrol(&old.name);
+                self.keys.retain(|key| *key != old);
+            }
+            let Some(new) = new else { continue };
+            let Some(at) = found.iter().position(|one| one.key == new) else { continue };
+            let candidate = found.swap_remove(at);
+            let mut failure = candidate.failure(String::new());
+            match daemon.enrol(candidate.enrolment) {
+                Ok(()) => self.keys.push(new),
+                Err(error) => {
+                    failure.reason = error.to_string();
+                    failures.insert(new.name, failure);
+                }
+            }
+        }
+        let gone: Vec<String> =
+            self.failed.iter().filter(|name| !failures.contains_key(*name)).cloned().collect();
+        for name in gone {
+            daemon.forget_failure(&name);
+            self.failed.remove(&name);
+        }
+        for (name, failure) in failures {
+            let (is_pending, reason) = (failure.is_pending, failure.reason.clone());
+            // Tried again and again, but said once.
+            if daemon.failed(&name, failure) && !is_pending {
+                tracing::warn!(workload = name, reason, "not enrolled: it goes direct");
+            }
+            self.failed.insert(name);
+        }
     }
 }

@@ -91,6 +91,10 @@ pub(super) fn non_empty<'de, D: Deserializer<'de>>(input: D) -> Result<String, D
     input.deserialize_str(NonEmpty)
 }
 
+pub(super) fn optional_non_empty<'de, D: Deserializer<'de>>(input: D) -> Result<Option<String>, D::Error> {
+    non_empty(input).map(Some)
+}
+
 pub(super) fn absolute<'de, D: Deserializer<'de>>(input: D) -> Result<PathBuf, D::Error> {
     input.deserialize_str(Absolute)
 }

@@ -1,8 +1,9 @@
 //! The user side of the kernel programs: loads them, attaches them to cgroups, and writes their maps through typed
 //! functions. What is written and when is decided elsewhere.
 
+use std::collections::HashSet;
 use std::fs::File;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues};
@@ -12,10 +13,10 @@ use aya::programs::sk_msg::SkMsgLink;
 use aya::programs::sock_ops::SockOpsLink;
 use aya::programs::{CgroupAttachMode, CgroupSockAddr, FEntry, ProgramError, SkMsg, SockOps};
 use aya::{Btf, Ebpf, EbpfLoader};
-use cache_common::connection::{BypassKey, ConnectionKey, IpWords, OriginalDst, PortKey};
+use cache_common::connection::{BypassKey, ConnectionKey, DestinationKey, IpWords, OriginalDst, PortKey};
 use cache_common::event::Counter;
 use cache_common::hot::SENDING_CALLS;
-use cache_common::redirect::Workload;
+use cache_common::redirect::{EXCLUDED, Workload};
 
 use super::btf::Offsets;
 use super::hit_maps::{HitMaps, HitSettings};
@@ -86,6 +87,7 @@ pub struct Kernel {
     programs: Mutex<Ebpf>,
     workloads: Typed<u64, Workload>,
     ports: Typed<PortKey, u32>,
+    destinations: Typed<DestinationKey, u32>,
     excluded_users: Typed<u32, u32>,
     heartbeat: Mutex<Array<MapData, u64>>,
     bypass: Typed<BypassKey, u64>,
@@ -171,6 +173,7 @@ impl Kernel {
         let kernel = Self {
             workloads: hash_map(&mut ebpf, "WORKLOADS")?,
             ports: hash_map(&mut ebpf, "PORTS")?,
+            destinations: hash_map(&mut ebpf, "DESTINATIONS")?,
             excluded_users: hash_map(&mut ebpf, "EXCLUDED_USERS")?,
             heartbeat: Mutex::new(
                 Array::try_from(heartbeat).map_err(|source| KernelError::Map { map: "HEARTBEAT", source })?,
@@ -261,33 +264,61 @@ impl Kernel {
         Ok(Attachment { connect: attach(&CONNECT)?, _names: names, _sock_ops: sock_ops, _enrol: enrol })
     }
 
-    /// Makes a workload, its ports and its counters known.
+    /// Makes a workload, its ports and its counters known; where `members` are named, only connections from those cgroups
+    /// in it are redirected.
     ///
     /// # Errors
     /// A full map: the workload stays direct.
-    pub fn insert_workload(&self, id: u64, workload: Workload, ports: &[u16]) -> Result<(), KernelError> {
-        if workload.flags & cache_common::redirect::EXCLUDED == 0 {
+    pub fn insert_workload(
+        &self,
+        workload: Workload,
+        members: &[u64],
+        ports: &[u16],
+    ) -> Result<(), KernelError> {
+        let id = workload.id;
+        if workload.flags & EXCLUDED == 0 {
             insert(&self.pending_begun, "PENDING_BEGUN", &id, &0)?;
             insert(&self.pending_taken, "PENDING_TAKEN", &id, &0)?;
         }
         for port in ports {
             insert(&self.ports, "PORTS", &PortKey { workload: id, port: u32::from(*port), reserved: 0 }, &1)?;
         }
-        self.update_workload(id, workload)
+        self.update_workload(workload, members)
     }
 
     /// Replaces what the kernel knows of a workload (its flags change).
     ///
     /// # Errors
     /// A full map.
-    pub fn update_workload(&self, id: u64, workload: Workload) -> Result<(), KernelError> {
-        insert(&self.workloads, "WORKLOADS", &id, &workload)
+    pub fn update_workload(&self, workload: Workload, members: &[u64]) -> Result<(), KernelError> {
+        let insert = |id, workload| insert(&self.workloads, "WORKLOADS", &id, &workload);
+        if members.is_empty() {
+            return insert(workload.id, workload);
+        }
+        // Whatever else is in it, such as a mesh's proxy in whatever cgroup, is not redirected.
+        insert(workload.id, Workload { flags: workload.flags | EXCLUDED, ..workload })?;
+        members.iter().try_for_each(|id| insert(*id, workload))
+    }
+
+    /// Makes these the destinations that are intercepted for workloads with `BY_DESTINATION`, given those that were;
+    /// returns how many did not fit.
+    pub fn replace_destinations(&self, before: &HashSet<SocketAddr>, now: &HashSet<SocketAddr>) -> usize {
+        let mut map = lock(&self.destinations);
+        let key =
+            |at: &SocketAddr| DestinationKey { ip: words(at.ip()), port: u32::from(at.port()), reserved: 0 };
+        for gone in before.difference(now) {
+            // What is not there needs no removal.
+            let _ = map.remove(&key(gone));
+        }
+        now.difference(before).filter(|new| map.insert(key(new), 1, 0).is_err()).count()
     }
 
     /// Forgets a workload: its connections go direct from now on.
-    pub fn remove_workload(&self, id: u64, ports: &[u16]) {
+    pub fn remove_workload(&self, id: u64, members: &[u64], ports: &[u16]) {
         // What is not there needs no removal.
-        let _ = lock(&self.workloads).remove(&id);
+        for id in members.iter().chain([&id]) {
+            let _ = lock(&self.workloads).remove(id);
+        }
         for port in ports {
             let _ = lock(&self.ports).remove(&PortKey { workload: id, port: u32::from(*port), reserved: 0 });
         }

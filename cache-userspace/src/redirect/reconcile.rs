@@ -9,6 +9,8 @@ pub struct Key {
     pub name: String,
     /// Inode number of its cgroup directory.
     pub cgroup: u64,
+    /// The same of the cgroups in it that are served; none: all of them.
+    pub members: Vec<u64>,
     /// Inode number of its network namespace.
     pub netns: u64,
 }
@@ -87,7 +89,7 @@ mod tests {
     use super::*;
 
     fn key(name: &str, cgroup: u64, netns: u64) -> Key {
-        Key { name: name.to_owned(), cgroup, netns }
+        Key { name: name.to_owned(), cgroup, members: Vec::new(), netns }
     }
 
     #[test]

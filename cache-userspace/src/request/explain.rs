@@ -36,8 +36,8 @@ const PAIRS_MAX: usize = 1 << 16;
 pub struct Asker {
     /// The workload.
     pub workload: Arc<Workload>,
-    /// The ports whose connections are redirected.
-    pub ports: Vec<u16>,
+    /// The ports whose connections are redirected, where ports decide about it.
+    pub ports: Option<Vec<u16>>,
 }
 
 /// The keys that are known of a request.
@@ -268,7 +268,7 @@ impl Path {
         let Some(address): Option<SocketAddr> = address else { return Vec::new() };
         let detour = |asker: &&Asker| {
             let (name, port) = (&asker.workload.name, address.port());
-            if !asker.ports.contains(&port) {
+            if asker.ports.as_ref().is_some_and(|ports| !ports.contains(&port)) {
                 return Some(format!(
                     "Connections of {name} to port {port} go direct: it is not intercepted."
                 ));

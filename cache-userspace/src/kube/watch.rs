@@ -1,0 +1,307 @@
+//! Gets objects from the API server and keeps a snapshot of what they say.
+//!
+//! Without the API server the last snapshot stays: a watch that breaks is begun anew, after a pause that grows. What is
+//! read is left to `objects`, what follows from it to `index`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt;
+use kube::api::{Api, ApiResource, DynamicObject};
+use kube::config::{Config, KubeConfigOptions, Kubeconfig};
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Client, ResourceExt};
+use tokio::sync::{mpsc, watch};
+
+use super::index::{Change, Index, Settings, Snapshot};
+use super::objects::{Kind, Meta, Object, ObjectKey};
+
+/// Changes that may wait to be taken up; past it the watches wait.
+const CHANGES_MAX: usize = 1024;
+/// How long changes are collected before a snapshot is made of them.
+const COLLECTING: Duration = Duration::from_millis(50);
+/// How long is waited before a watch is begun anew, at first and at most.
+const PAUSE_MIN: Duration = Duration::from_millis(250);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Objects of one answer of the API server.
+const PAGE: u32 = 500;
+/// How long one watch lasts, seconds: one that is silent for a little longer is taken for dead.
+const WATCH_S: u32 = 60;
+/// How long the API server may be silent within an answer.
+const SILENCE: Duration = Duration::from_secs(70);
+
+/// How the watch of each kind is doing.
+#[derive(Clone, Debug, Default)]
+pub struct Health(Arc<Mutex<BTreeMap<Kind, Watched>>>);
+
+/// How the watch of a kind is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Watched {
+    /// Whether its objects were all read once.
+    pub is_synced: bool,
+    /// What was wrong, while it is.
+    pub trouble: Option<String>,
+}
+
+impl Health {
+    /// How it is doing, for each kind.
+    pub fn kinds(&self) -> Vec<(Kind, Watched)> {
+        self.lock().iter().map(|(kind, watched)| (*kind, watched.clone())).collect()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Kind, Watched>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn well(&self, kind: Kind) {
+        let mut kinds = self.lock();
+        let watched = kinds.entry(kind).or_default();
+        if watched.trouble.take().is_some() {
+            tracing::info!(kind = kind.names().1, "watched again");
+        }
+    }
+
+    fn synced(&self, kind: Kind) {
+        self.well(kind);
+        self.lock().entry(kind).or_default().is_synced = true;
+    }
+
+    /// Said once, however often it is tried.
+    fn trouble(&self, kind: Kind, error: String) {
+        let mut kinds = self.lock();
+        let watched = kinds.entry(kind).or_default();
+        if watched.trouble.is_none() {
+            let stays = if watched.is_synced {
+                "the last that was read stays"
+            } else {
+                "nothing is served by it yet"
+            };
+            tracing::warn!(kind = kind.names().1, error, "cannot be watched; {stays}");
+        }
+        watched.trouble = Some(error);
+    }
+}
+
+/// A client of the API server: by a kubeconfig, or as a pod of the cluster.
+///
+/// # Errors
+/// What is missing or wrong in the configuration; the server itself is not asked.
+pub async fn client(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
+    let mut config = match kubeconfig {
+        Some(path) => {
+            let file = Kubeconfig::read_from(path)?;
+            Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?
+        }
+        None => Config::incluster()?,
+    };
+    config.read_timeout = Some(SILENCE);
+    Ok(Client::try_from(config)?)
+}
+
+/// Watches every kind and publishes a snapshot of what they say, once all were read; runs until nobody listens.
+pub async fn run(
+    client: Client,
+    node: String,
+    settings: Settings,
+    health: Health,
+    snapshots: watch::Sender<Option<Arc<Snapshot>>>,
+) {
+    let (changes, taken) = mpsc::channel(CHANGES_MAX);
+    let watches = Kind::ALL.map(|kind| {
+        let (client, node) = (client.clone(), node.clone());
+        let one = Watch { client, node, kind, health: health.clone(), changes: changes.clone() };
+        tokio::spawn(one.run())
+    });
+    drop(changes);
+    index(Index::new(settings), &health, taken, &snapshots).await;
+    watches.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+/// Takes changes up and publishes what follows from them.
+async fn index(
+    mut index: Index,
+    health: &Health,
+    mut changes: mpsc::Receiver<Change>,
+    snapshots: &watch::Sender<Option<Arc<Snapshot>>>,
+) {
+    let mut synced = std::collections::BTreeSet::new();
+    let mut is_changed = false;
+    loop {
+        let change = tokio::select! {
+            change = changes.recv() => change,
+            () = snapshots.closed() => return,
+        };
+        let Some(change) = change else { return };
+        let until = tokio::time::Instant::now() + COLLECTING;
+        let mut next = Some(change);
+        while let Some(change) = next {
+            if let Change::Replaced(kind, _) = &change
+                && synced.insert(*kind)
+            {
+                is_changed = true;
+                health.synced(*kind);
+            }
+            is_changed |= index.apply(change);
+            next = tokio::time::timeout_at(until, changes.recv()).await.ok().flatten();
+        }
+        // What is half read would end what is served by the other half.
+        if is_changed && synced.len() == Kind::ALL.len() {
+            snapshots.send_replace(Some(Arc::new(index.snapshot())));
+            is_changed = false;
+        }
+    }
+}
+
+/// The watch of one kind.
+struct Watch {
+    client: Client,
+    node: String,
+    kind: Kind,
+    health: Health,
+    changes: mpsc::Sender<Change>,
+}
+
+/// Why a watch ended.
+enum Ended {
+    /// Nobody takes its changes any more.
+    NoListener,
+    /// The API server no longer has this version of the kind.
+    Unknown,
+}
+
+impl Watch {
+    async fn run(self) {
+        let mut pause = PAUSE_MIN;
+        loop {
+            match self.resource().await {
+                Ok(resource) => match self.follow(&resource).await {
+                    Ended::NoListener => return,
+                    Ended::Unknown => {
+                        self.health.trouble(self.kind, "the API server no longer has it".into())
+                    }
+                },
+                Err(error) => self.health.trouble(self.kind, error),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// The best version of the kind that the API server has.
+    async fn resource(&self) -> Result<ApiResource, String> {
+        let (group, kind, plural) = self.kind.names();
+        let of = |version: &str| {
+            let group_version =
+                if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+            ApiResource {
+                group: group.to_owned(),
+                version: version.to_owned(),
+                api_version: group_version,
+                kind: kind.to_owned(),
+                plural: plural.to_owned(),
+            }
+        };
+        let versions = self.kind.versions();
+        if let [only] = versions {
+            return Ok(of(only));
+        }
+        let found = kube::discovery::group(&self.client, group).await.map_err(|error| error.to_string())?;
+        let has = |version: &&&str| found.versions().any(|known| known == **version);
+        let version = versions
+            .iter()
+            .find(has)
+            .ok_or_else(|| format!("the API server has no {kind} that is understood"))?;
+        Ok(of(version))
+    }
+
+    async fn follow(&self, resource: &ApiResource) -> Ended {
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), resource);
+        let mut config = watcher::Config::default().page_size(PAGE).timeout(WATCH_S);
+        if self.kind == Kind::Pod {
+            config = config.fields(&format!("spec.nodeName={}", self.node));
+        }
+        let mut events = pin!(watcher(api, config));
+        let mut pause = PAUSE_MIN;
+        let mut all: Option<Vec<Object>> = None;
+        while let Some(event) = events.next().await {
+            let change = match event {
+                Ok(event) => {
+                    pause = PAUSE_MIN;
+                    self.health.well(self.kind);
+                    match self.change(event, &mut all) {
+                        Some(change) => change,
+                        None => continue,
+                    }
+                }
+                Err(error) => {
+                    if is_unknown(&error) {
+                        return Ended::Unknown;
+                    }
+                    self.health.trouble(self.kind, error.to_string());
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                    continue;
+                }
+            };
+            if self.changes.send(change).await.is_err() {
+                return Ended::NoListener;
+            }
+        }
+        Ended::Unknown
+    }
+
+    fn change(&self, event: Event<DynamicObject>, all: &mut Option<Vec<Object>>) -> Option<Change> {
+        match event {
+            Event::Apply(object) => Some(match self.read(object) {
+                Ok(object) => Change::Applied(object),
+                Err(key) => Change::Unreadable(self.kind, key),
+            }),
+            Event::Delete(object) => Some(Change::Deleted(self.kind, meta(&object).key())),
+            Event::Init => {
+                *all = Some(Vec::new());
+                None
+            }
+            Event::InitApply(object) => {
+                let objects = all.get_or_insert_default();
+                objects.extend(self.read(object).ok());
+                None
+            }
+            Event::InitDone => Some(Change::Replaced(self.kind, all.take().unwrap_or_default())),
+        }
+    }
+
+    fn read(&self, object: DynamicObject) -> Result<Object, ObjectKey> {
+        let meta = meta(&object);
+        let key = meta.key();
+        Object::parse(self.kind, meta, object.data).map_err(|error| {
+            let ObjectKey { namespace, name } = &key;
+            tracing::warn!(kind = self.kind.names().1, namespace, name, %error, "cannot be read");
+            key
+        })
+    }
+}
+
+fn meta(object: &DynamicObject) -> Meta {
+    Meta {
+        name: object.name_any(),
+        namespace: object.namespace().unwrap_or_default(),
+        uid: object.uid().unwrap_or_default(),
+        generation: object.metadata.generation.unwrap_or_default(),
+        labels: object.labels().clone(),
+        annotations: object.annotations().clone(),
+        deletion_timestamp: object.metadata.deletion_timestamp.as_ref().map(|time| time.0.to_string()),
+    }
+}
+
+fn is_unknown(error: &watcher::Error) -> bool {
+    use watcher::Error::{InitialListFailed, WatchFailed, WatchStartFailed};
+    match error {
+        InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => {
+            matches!(error, kube::Error::Api(status) if status.code == 404)
+        }
+        _ => false,
+    }
+}

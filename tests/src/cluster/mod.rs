@@ -1,0 +1,8 @@
+//! A cluster of one node: a real API server with etcd, and a kubelet that makes real cgroups and network namespaces but
+//! runs no containers.
+
+mod kubelet;
+mod server;
+
+pub use kubelet::{Kubelet, PodSpec, RunningPod, TREE};
+pub use server::{ApiServer, NODE};

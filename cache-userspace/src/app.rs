@@ -1,33 +1,33 @@
 //! The daemon: starts what runs, enrols workloads, ends in good order. The only place that knows all the parts.
 
+mod enrolment;
 pub mod view;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path as FsPath;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use cache_common::redirect::{BY_DESTINATION, LOOPBACK, PAUSED, Workload as KernelWorkload};
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use crate::accept::gate::{Budget, Gate};
-use crate::accept::netns::{Netns, SocketMaker};
-use crate::accept::{Acceptor, Taken};
+use self::enrolment::Enrolled;
+pub use self::enrolment::{Enrolment, Intercepted};
+use crate::accept::gate::Budget;
+use crate::accept::netns::SocketMaker;
 use crate::admin::{AdminServer, AdminState, Counters, Position, Switches};
 use crate::clock;
 use crate::config::{Limits, PolicyConfig};
-use crate::identify::Workload;
+use crate::kube::watch::Health;
 use crate::policy::{Profile, Rules};
 use crate::redirect::acceleration::{self, Acceleration, AccelerationError};
 use crate::redirect::bypass::Bypass;
-use crate::redirect::cgroup::{Cgroup, CgroupError};
+use crate::redirect::cgroup::CgroupError;
 use crate::redirect::heartbeat::{Beat, Heartbeat, Pulse};
 use crate::redirect::hot::{HotLimits, HotSet};
-use crate::redirect::kernel::{Attachment, Kernel, KernelError, words};
+use crate::redirect::kernel::{Kernel, KernelError};
 use crate::request::{Parts, Path};
 use crate::route::Routes;
 use crate::store::{Store, StoreLimits};
@@ -58,67 +58,6 @@ pub struct Options {
     pub limits: Limits,
 }
 
-/// A workload to be enrolled.
-#[derive(Debug)]
-pub struct Enrolment {
-    /// Its name, unique on the node.
-    pub name: String,
-    /// Kubernetes namespace.
-    pub namespace: String,
-    /// Kubernetes service account.
-    pub service_account: String,
-    /// Where its processes are.
-    pub cgroup: Cgroup,
-    /// Where those are whose connections are redirected: cgroups in that one; `None`: all of it.
-    pub members: Option<Vec<Cgroup>>,
-    /// Where its sockets are.
-    pub netns: Netns,
-    /// What of its connections is redirected.
-    pub intercepted: Intercepted,
-}
-
-/// Which connections of a workload are redirected.
-#[derive(Clone, Debug)]
-pub enum Intercepted {
-    /// Those to ports.
-    Ports {
-        /// The ports.
-        ports: Vec<u16>,
-        /// Whether loopback destinations are redirected too.
-        loopback: bool,
-    },
-    /// Those to HTTP services of the cluster, from a network namespace that has one of these addresses.
-    Services {
-        /// The pod's addresses.
-        own: Vec<IpAddr>,
-    },
-}
-
-impl Intercepted {
-    fn ports(&self) -> &[u16] {
-        match self {
-            Self::Ports { ports, .. } => ports,
-            Self::Services { .. } => &[],
-        }
-    }
-
-    /// The ports, where they alone decide.
-    fn named_ports(&self) -> Option<Vec<u16>> {
-        match self {
-            Self::Ports { ports, .. } => Some(ports.clone()),
-            Self::Services { .. } => None,
-        }
-    }
-
-    fn flags(&self) -> u32 {
-        match self {
-            Self::Ports { loopback: true, .. } => LOOPBACK,
-            Self::Ports { loopback: false, .. } => 0,
-            Self::Services { .. } => BY_DESTINATION,
-        }
-    }
-}
-
 /// Why a daemon did not start or a workload was not enrolled.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
@@ -145,18 +84,6 @@ pub enum AppError {
     OwnCgroup(String),
 }
 
-/// A workload that is served.
-struct Enrolled {
-    workload: Arc<Workload>,
-    cgroup: Cgroup,
-    members: Vec<Cgroup>,
-    intercepted: Intercepted,
-    attachment: Option<Attachment>,
-    accepting: Vec<JoinHandle<()>>,
-    gate: Arc<Gate>,
-    taken: Arc<Taken>,
-}
-
 /// What the daemon's parts share.
 struct Shared {
     kernel: Arc<Kernel>,
@@ -170,6 +97,8 @@ struct Shared {
     /// How many enrolments there ever were.
     enrolments: AtomicU32,
     failures: Mutex<HashMap<String, view::Failure>>,
+    /// The name of the node in its cluster, and how the watches of that are doing.
+    cluster: Mutex<Option<(String, Health)>>,
     /// What is intercepted for workloads of a cluster.
     destinations: Mutex<HashSet<SocketAddr>>,
 }
@@ -244,6 +173,7 @@ impl Daemon {
             taken: Arc::default(),
             enrolments: AtomicU32::default(),
             failures: Mutex::default(),
+            cluster: Mutex::default(),
             destinations: Mutex::default(),
         });
         let pulse = Arc::new(Pulse::default());
@@ -292,133 +222,9 @@ impl Daemon {
         Ok(())
     }
 
-    /// Makes a workload's new connections come here.
-    ///
-    /// # Errors
-    /// `AppError`; the workload then goes direct, as before.
-    pub fn enrol(&self, enrolment: Enrolment) -> Result<(), AppError> {
-        let name = enrolment.name.clone();
-        let result = self.try_enrol(enrolment);
-        match &result {
-            Ok(()) => lock(&self.shared.failures).remove(&name),
-            Err(_) => None,
-        };
-        result
-    }
-
-    fn try_enrol(&self, enrolment: Enrolment) -> Result<(), AppError> {
-        let Enrolment { name, namespace, service_account, cgroup, members, netns, intercepted } = enrolment;
-        let shared = &self.shared;
-        // Where our own place cannot be seen we might be inside: serving ourselves would never end.
-        if Cgroup::own()?.path().starts_with(cgroup.path()) {
-            return Err(AppError::OwnCgroup(name));
-        }
-        let listeners = netns.listen().map_err(AppError::Listen)?;
-        if let Intercepted::Services { own } = &intercepted
-            && !own.iter().any(|ip| listeners.addresses.contains(ip))
-        {
-            return Err(AppError::OtherNetns);
-        }
-        let port_of =
-            |listener: &std::net::TcpListener| listener.local_addr().map(|address| u32::from(address.port()));
-        // Wraps after four thousand million enrolments.
-        let epoch = shared.enrolments.fetch_add(1, Ordering::Relaxed) + 1;
-        let id = cgroup.id();
-        let kernel_workload = KernelWorkload {
-            id,
-            netns_cookie: listeners.netns_cookie,
-            listener4_port: port_of(&listeners.on4).map_err(AppError::Listen)?,
-            listener6_port: listeners
-                .on6
-                .as_ref()
-                .map(port_of)
-                .transpose()
-                .map_err(AppError::Listen)?
-                .unwrap_or(0),
-            flags: intercepted.flags(),
-            pending_max: shared.path.limits.original_dst_pending_max.min(listeners.backlog_max),
-            address4: listeners.address4.map_or(0, |ip| u32::from_ne_bytes(ip.octets())),
-            address6: listeners.address6.map_or([0; 4], |ip| words(ip.into())),
-            epoch,
-        };
-        let members = members.unwrap_or_default();
-        let member_ids: Vec<u64> = members.iter().map(Cgroup::id).collect();
-        let place = (netns, listeners.netns_cookie);
-        let workload = Arc::new(Workload::new(name.clone(), [namespace, service_account], id, place, epoch));
-        let taken = Arc::new(Taken::new(shared.taken.clone()));
-        let gate = Arc::new(Gate::new(
-            shared.budget.clone(),
-            shared.path.limits.connections_per_workload_max,
-            pause(shared.kernel.clone(), kernel_workload, member_ids.clone()),
-        ));
-        let acceptor = Arc::new(Acceptor {
-            workload: workload.clone(),
-            kernel: shared.kernel.clone(),
-            path: shared.path.clone(),
-            gate: gate.clone(),
-            taken: taken.clone(),
-        });
-        if let Some(hot) = &shared.path.hot {
-            hot.add_workload(id, epoch);
-        }
-        let listeners = [Some(listeners.on4), listeners.on6].into_iter().flatten();
-        let listeners: Vec<_> =
-            listeners.map(TcpListener::from_std).collect::<Result<_, _>>().map_err(AppError::Listen)?;
-        let accept = |listener| tokio::spawn(acceptor.clone().run(listener));
-        let accepting = listeners.into_iter().map(accept).collect();
-        let mut enrolled =
-            Enrolled { workload, cgroup, members, intercepted, attachment: None, accepting, gate, taken };
-        let attached = shared
-            .kernel
-            .insert_workload(kernel_workload, &member_ids, enrolled.intercepted.ports())
-            .and_then(|()| shared.kernel.attach(enrolled.cgroup.dir()));
-        match attached {
-            Ok(attachment) => enrolled.attachment = Some(attachment),
-            Err(error) => {
-                shared.end(enrolled);
-                return Err(error.into());
-            }
-        }
-        tracing::info!(workload = name, cgroup = %enrolled.cgroup.path().display(), "enrolled");
-        lock(&shared.enrolled).insert(name, enrolled);
-        Ok(())
-    }
-
-    /// Remembers why a workload is not enrolled, for listings; says whether that is news.
-    pub fn failed(&self, name: &str, failure: view::Failure) -> bool {
-        let reason = failure.reason.clone();
-        let before = lock(&self.shared.failures).insert(name.to_owned(), failure);
-        before.is_none_or(|before| before.reason != reason)
-    }
-
-    /// Forgets why a workload that nobody wants any more was not enrolled.
-    pub fn forget_failure(&self, name: &str) {
-        lock(&self.shared.failures).remove(name);
-    }
-
-    /// Makes these the destinations whose connections are redirected for workloads of a cluster.
-    pub fn intercept(&self, destinations: HashSet<SocketAddr>) {
-        let mut before = lock(&self.shared.destinations);
-        if *before == destinations {
-            return;
-        }
-        let refused = self.shared.kernel.replace_destinations(&before, &destinations);
-        if refused > 0 {
-            tracing::warn!(
-                refused,
-                "the kernel's table of services is full: connections to the others go direct"
-            );
-        }
-        *before = destinations;
-    }
-
-    /// Lets a workload's new connections go direct; those that are open end with their next answer.
-    pub fn unenrol(&self, name: &str) {
-        let gone = lock(&self.shared.enrolled).remove(name);
-        if let Some(enrolled) = gone {
-            tracing::info!(workload = name, "no longer enrolled");
-            self.shared.end(enrolled);
-        }
+    /// Shows in listings which node of a cluster this is, and how the watches of that are doing.
+    pub fn joined(&self, node: String, health: Health) {
+        *lock(&self.shared.cluster) = Some((node, health));
     }
 
     /// The figures, the kernel's included.
@@ -462,35 +268,6 @@ impl Drop for Daemon {
 }
 
 impl Shared {
-    /// Detaches first: a connection is redirected until then, and must find a listener.
-    fn end(&self, mut enrolled: Enrolled) {
-        let mut attachment = enrolled.attachment.take();
-        if let Some(attachment) = &mut attachment {
-            attachment.end_redirection();
-        }
-        let id = enrolled.workload.id;
-        enrolled.workload.end();
-        // Before the kernel forgets the workload: an acceptor at its limits would make it known again.
-        enrolled.gate.end();
-        let members: Vec<u64> = enrolled.members.iter().map(Cgroup::id).collect();
-        self.kernel.remove_workload(id, &members, enrolled.intercepted.ports());
-        if let Some(hot) = &self.path.hot {
-            hot.remove_workload(id);
-        }
-        self.path.pool.forget_workload(id);
-        let accepting = std::mem::take(&mut enrolled.accepting);
-        // What was redirected a moment ago is still in the listener's queue.
-        let end = async move {
-            tokio::time::sleep(Duration::from_millis(200)).await;
-            drop(attachment);
-            accepting.iter().for_each(JoinHandle::abort);
-        };
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn(end)),
-            Err(_) => tracing::debug!("no runtime: listeners end with the process"),
-        }
-    }
-
     /// Tells the kernel how many original destinations were taken out, so that its quotas stay true.
     fn publish_taken(&self) {
         for enrolled in lock(&self.enrolled).values() {
@@ -520,16 +297,6 @@ impl Shared {
             }
         }
     }
-}
-
-/// What an acceptor calls at its limits: new connections go direct, or come here again.
-fn pause(kernel: Arc<Kernel>, usual: KernelWorkload, members: Vec<u64>) -> Box<dyn Fn(bool) + Send + Sync> {
-    Box::new(move |is_paused| {
-        let flags = if is_paused { usual.flags | PAUSED } else { usual.flags };
-        if let Err(error) = kernel.update_workload(KernelWorkload { flags, ..usual }, &members) {
-            tracing::warn!(%error, "the kernel was not told about a limit");
-        }
-    })
 }
 
 async fn give_pulse(pulse: Arc<Pulse>) {

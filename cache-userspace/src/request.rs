@@ -392,11 +392,18 @@ impl Path {
     }
 
     async fn connect(&self, connection: &Connection) -> Result<Upstream, ForwardError> {
-        self.pool.dial(&connection.workload.netns, &connection.pool_key()).await.map_err(|error| {
+        let failed = |error| {
             self.counters.dial_errors.incr();
             tracing::debug!(%error, destination = %connection.destination, "cannot connect upstream");
             ForwardError::Dial(error)
-        })
+        };
+        let Connection { workload, destination, .. } = connection;
+        let upstream = self.pool.dial(&workload.netns, &connection.pool_key()).await.map_err(failed)?;
+        if let Some(unproven) = &workload.unproven {
+            let local = upstream.stream.local_addr().map_err(failed)?;
+            unproven.prove(&workload.netns, *destination, local).await;
+        }
+        Ok(upstream)
     }
 
     /// Leaves a destination that cannot be reached alone for a moment, so that the application's retries see it as

@@ -20,6 +20,7 @@ pub mod exec;
 pub mod forward_proxy;
 pub mod hammer;
 pub mod hex;
+pub mod leaks;
 pub mod load;
 pub mod locate;
 pub mod manners;

@@ -71,7 +71,10 @@ impl Netns {
     }
 
     /// Runs `f` in a throw-away thread inside the namespace: the runtime's threads never change theirs.
-    fn run<T: Send + 'static>(&self, f: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    ///
+    /// # Errors
+    /// Where the namespace cannot be entered.
+    pub fn run<T: Send + 'static>(&self, f: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
         let netns = self.clone();
         let thread = std::thread::Builder::new().name("netns".into()).spawn(move || {
             if let Self::Other(file) = &netns {

@@ -117,6 +117,31 @@ pub struct AccelerationStatus {
     pub self_test: Vec<Finding>,
 }
 
+/// The watch of one kind of the cluster's objects as the status shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WatchStatus {
+    /// The kind, such as `Pod`.
+    pub kind: String,
+    /// Whether its objects were all read once.
+    pub is_synced: bool,
+    /// Why the API server does not tell of them now; the last that was read stays.
+    #[serde(default)]
+    pub trouble: Option<String>,
+}
+
+/// The cluster that a node belongs to as the status shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterStatus {
+    /// The name of the node.
+    pub node: String,
+    /// What is watched.
+    pub watches: Vec<WatchStatus>,
+    /// Addresses and ports that are known to be HTTP services.
+    pub destinations: u64,
+}
+
 /// What `GET /v1/status` answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -133,6 +158,9 @@ pub struct Status {
     /// Hits inside the kernel; an older daemon says nothing of them.
     #[serde(default)]
     pub acceleration: Option<AccelerationStatus>,
+    /// The cluster that the node belongs to, where it belongs to one.
+    #[serde(default)]
+    pub cluster: Option<ClusterStatus>,
     /// Every workload that is wanted.
     pub workloads: Vec<WorkloadStatus>,
     /// Every counter by its name; a newer daemon may have more of them.

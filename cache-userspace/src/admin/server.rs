@@ -24,7 +24,10 @@ use tokio::time::{Instant, sleep, timeout};
 use super::counters::{Counters, Figures};
 use super::explain::{BadQuestion, Explanation, QUESTION_BYTES_MAX, Question};
 use super::switch::{Subject, Switch, Switches};
-use super::{AccelerationStatus, Position, Status, StoreStatus, SwitchAnswer, SwitchRequest, WorkloadStatus};
+use super::{
+    AccelerationStatus, ClusterStatus, Position, Status, StoreStatus, SwitchAnswer, SwitchRequest,
+    WorkloadStatus,
+};
 
 pub use socket::{AdminSocket, BindError, sweep_stale};
 
@@ -46,6 +49,8 @@ pub trait DaemonView: Send + Sync {
     fn store(&self) -> StoreStatus;
     /// Returns what is known of hits inside the kernel, but for their switch; `None` where there is no kernel.
     fn acceleration(&self) -> Option<AccelerationStatus>;
+    /// Returns what is known of the cluster; `None` without one.
+    fn cluster(&self) -> Option<ClusterStatus>;
     /// Explains what would become of a request; may take its time, and is called where that holds nobody up.
     ///
     /// # Errors
@@ -78,6 +83,7 @@ impl AdminState {
             switch: self.switches.redirection.in_effect(),
             switched_off_by: self.switches.redirection.switched_off_by().map(PathBuf::from),
             acceleration: self.acceleration(),
+            cluster: self.view.cluster(),
             workloads: self.view.workloads(),
             counters: self.figures().list().into_iter().map(|(name, _, _, n)| (name.to_owned(), n)).collect(),
             store: self.view.store(),

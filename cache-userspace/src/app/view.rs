@@ -9,7 +9,8 @@ use cache_common::hot::CHUNK_BYTES;
 use super::{Shared, lock};
 use crate::admin::explain::{BadQuestion, Explanation, Question};
 use crate::admin::{
-    AccelerationStatus, Counters, DaemonView, EnrolmentState, Position, StoreStatus, WorkloadStatus,
+    AccelerationStatus, ClusterStatus, Counters, DaemonView, EnrolmentState, Position, StoreStatus,
+    WatchStatus, WorkloadStatus,
 };
 use crate::redirect::acceleration::Acceleration;
 use crate::request::explain::Asker;
@@ -79,6 +80,21 @@ impl DaemonView for View {
             bytes,
             bytes_max: if *is_on { u64::from(settings.chunks) * CHUNK_BYTES as u64 } else { 0 },
             self_test: findings.clone(),
+        })
+    }
+
+    fn cluster(&self) -> Option<ClusterStatus> {
+        let cluster = lock(&self.0.cluster);
+        let (node, health) = cluster.as_ref()?;
+        let watches = health.kinds().into_iter().map(|(kind, watched)| WatchStatus {
+            kind: kind.names().1.to_owned(),
+            is_synced: watched.is_synced,
+            trouble: watched.trouble,
+        });
+        Some(ClusterStatus {
+            node: node.clone(),
+            watches: watches.collect(),
+            destinations: lock(&self.0.destinations).len() as u64,
         })
     }
 

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,6 +27,8 @@ use crate::redirect::reconcile::{Key, Step, plan};
 
 /// How often cgroups are looked for that come and go.
 const RECONCILE: Duration = Duration::from_millis(500);
+/// How often pods are looked for again that are enrolled, while the cluster says nothing new of them.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Runs the daemon of a node until it is told to end (SIGTERM, SIGINT).
 #[derive(Debug, clap::Args)]
@@ -86,14 +88,22 @@ impl Node {
             None => None,
         };
         let mut daemon = Daemon::start(options, switches)?;
+        if let Some(cluster) = &cluster {
+            daemon.joined(cluster.node.clone(), cluster.health.clone());
+        }
         daemon.serve_admin(&config.admin)?;
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let mut hup = signal(SignalKind::hangup())?;
         let mut ticks = tokio::time::interval(RECONCILE);
         let mut enrolled = EnrolledSet::default();
+        let mut looked: Option<Instant> = None;
         loop {
+            let mut is_due = true;
             tokio::select! {
-                _ = ticks.tick() => {}
+                _ = ticks.tick() => {
+                    let is_old = looked.is_none_or(|looked| looked.elapsed() >= LOOK_AGAIN);
+                    is_due = is_old || !config.workloads.is_empty() || !enrolled.failed.is_empty();
+                }
                 () = news(&mut cluster) => {}
                 _ = term.recv() => break,
                 _ = int.recv() => break,
@@ -105,6 +115,10 @@ impl Node {
                     Err(error) => tracing::error!("the configuration stays as it was: {error:#}"),
                 },
             }
+            if !is_due {
+                continue;
+            }
+            looked = Some(Instant::now());
             let mut candidates = Candidates::default();
             candidates.add_configured(&config.workloads);
             if let Some(cluster) = &cluster {
@@ -119,6 +133,8 @@ impl Node {
 
 /// The cluster that this node belongs to.
 struct Cluster {
+    node: String,
+    health: Health,
     cgroup_root: Option<PathBuf>,
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
 }
@@ -133,8 +149,9 @@ impl Cluster {
             proxy_containers: config.proxy_containers.clone(),
         };
         let (publish, snapshots) = watch::channel(None);
-        tokio::spawn(kube::watch::run(client, config.node()?, settings, Health::default(), publish));
-        Ok(Self { cgroup_root: config.cgroup_root.clone(), snapshots })
+        let (node, health) = (config.node()?, Health::default());
+        tokio::spawn(kube::watch::run(client, node.clone(), settings, health.clone(), publish));
+        Ok(Self { node, health, cgroup_root: config.cgroup_root.clone(), snapshots })
     }
 
     /// Offers its pods, and makes its services those that are intercepted.

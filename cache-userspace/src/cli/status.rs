@@ -8,7 +8,7 @@ use anyhow::Context;
 
 use super::{Output, daemon, print, runtime};
 use crate::admin::client::AdminClient;
-use crate::admin::{AccelerationStatus, EnrolmentState, Status as DaemonStatus};
+use crate::admin::{AccelerationStatus, ClusterStatus, EnrolmentState, Status as DaemonStatus};
 
 /// Shows a daemon's switch, workloads, store and most important counters.
 #[derive(Debug, clap::Args)]
@@ -74,6 +74,9 @@ fn text(status: &DaemonStatus) -> String {
         of("uncacheable"),
         of("errors")
     );
+    if let Some(cluster) = &status.cluster {
+        write_cluster(&mut text, cluster);
+    }
     let _ = writeln!(text, "workloads    {}", status.workloads.len());
     for one in &status.workloads {
         let state = match one.state {
@@ -86,6 +89,20 @@ fn text(status: &DaemonStatus) -> String {
         let _ = if one.reason.is_empty() { writeln!(text) } else { writeln!(text, "  {}", one.reason) };
     }
     text
+}
+
+fn write_cluster(text: &mut String, cluster: &ClusterStatus) {
+    let ClusterStatus { node, watches, destinations } = cluster;
+    let synced = watches.iter().filter(|watch| watch.is_synced).count();
+    let _ = writeln!(
+        text,
+        "cluster      node {node}: {synced} kinds of objects read, {destinations} addresses of HTTP services"
+    );
+    for watch in watches {
+        let Some(trouble) = &watch.trouble else { continue };
+        let stays = if watch.is_synced { "the last that was read stays" } else { "nothing was read yet" };
+        let _ = writeln!(text, "  {}: {trouble}; {stays}", watch.kind);
+    }
 }
 
 fn write_acceleration(text: &mut String, one: &AccelerationStatus) {
@@ -102,7 +119,7 @@ fn write_acceleration(text: &mut String, one: &AccelerationStatus) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::{Position, StoreStatus, WorkloadStatus};
+    use crate::admin::{Position, StoreStatus, WatchStatus, WorkloadStatus};
     use crate::redirect::acceleration::Mode;
 
     #[test]
@@ -123,6 +140,18 @@ mod tests {
                 bytes: 8192,
                 bytes_max: 16384,
                 self_test: Vec::new(),
+            }),
+            cluster: Some(ClusterStatus {
+                node: "n1".to_owned(),
+                watches: vec![
+                    WatchStatus { kind: "Pod".to_owned(), is_synced: true, trouble: None },
+                    WatchStatus {
+                        kind: "Service".to_owned(),
+                        is_synced: true,
+                        trouble: Some("connection refused".to_owned()),
+                    },
+                ],
+                destinations: 3,
             }),
             workloads: vec![WorkloadStatus {
                 name: "a".to_owned(),
@@ -149,6 +178,13 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("requests     3: 0 hits (0 inside the kernel)"), "{text}");
+        assert!(
+            text.contains(
+                "cluster      node n1: 2 kinds of objects read, 3 addresses of HTTP services\n  \
+                 Service: connection refused; the last that was read stays\nworkloads    1\n"
+            ),
+            "{text}"
+        );
         assert!(text.ends_with("  failed   shop/web/a  /cg/a  no such cgroup\n"), "{text}");
     }
 }

@@ -8,7 +8,7 @@ use crate::admin::explain::{BadQuestion, Explanation, Question};
 use crate::admin::scratch::Scratch;
 use crate::admin::server::{AdminServer, AdminState, DaemonView};
 use crate::admin::switch::Switches;
-use crate::admin::{AccelerationStatus, StoreStatus, WorkloadStatus};
+use crate::admin::{AccelerationStatus, ClusterStatus, StoreStatus, WorkloadStatus};
 use crate::redirect::acceleration::Mode;
 
 struct Empty;
@@ -24,6 +24,10 @@ impl DaemonView for Empty {
 
     fn explain(&self, question: &Question) -> Result<Explanation, BadQuestion> {
         Err(BadQuestion::Url(question.url.clone()))
+    }
+
+    fn cluster(&self) -> Option<ClusterStatus> {
+        None
     }
 
     fn acceleration(&self) -> Option<AccelerationStatus> {

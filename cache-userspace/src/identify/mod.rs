@@ -1,8 +1,11 @@
 //! Who is asking: the workload that a connection came from. Which cgroup and which namespace that is, is found out
 //! when the workload is enrolled; a connection knows it by the listener that accepted it.
 
+pub mod sidecar;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use self::sidecar::Unproven;
 use crate::accept::netns::Netns;
 
 /// One workload: a pod, or a cgroup where there is no cluster.
@@ -22,6 +25,8 @@ pub struct Workload {
     pub netns_cookie: u64,
     /// Which of this cgroup's enrolments this is.
     pub epoch: u32,
+    /// Set where a proxy that nobody told us of might be in it.
+    pub unproven: Option<Unproven>,
     has_ended: AtomicBool,
 }
 
@@ -36,7 +41,8 @@ impl Workload {
         epoch: u32,
     ) -> Self {
         let has_ended = AtomicBool::new(false);
-        Self { name, namespace, service_account, id, netns, netns_cookie, epoch, has_ended }
+        let unproven = None;
+        Self { name, namespace, service_account, id, netns, netns_cookie, epoch, unproven, has_ended }
     }
 
     /// Ends it: its connections end with their next answer.

@@ -3,19 +3,21 @@
 
 use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::server::{ApiServer, NODE};
 use crate::agent::Agent;
 use crate::cgroup::{self, Cgroup};
-use crate::locate;
+use crate::envoy::{ADMIN_PORT, ANSWERED, Envoy};
 use crate::netns::{NodeNet, Pod};
 use crate::process::Process;
 use crate::scratch::unique_name;
+use crate::{admin, locate, sidecar, wait};
 
 /// The name of the tree of pods, as systemd's driver has it.
 pub const TREE: &str = "kubepods.slice";
@@ -80,8 +82,13 @@ impl PodSpec {
         })
     }
 
+    /// The path of its kind in its namespace.
+    fn kind_path(&self) -> String {
+        format!("/api/v1/namespaces/{}/pods", self.namespace)
+    }
+
     fn path(&self) -> String {
-        format!("/api/v1/namespaces/{}/pods/{}", self.namespace, self.name)
+        format!("{}/{}", self.kind_path(), self.name)
     }
 }
 
@@ -115,11 +122,11 @@ impl Kubelet {
 
     /// Makes the pod's object, the pod, and says in its status that it runs.
     pub fn run(&self, api: &ApiServer, spec: &PodSpec) -> Result<RunningPod> {
-        api.apply(&[spec.object()])?;
-        let mut object = api.get(&spec.path())?;
+        let mut object = api.create(&spec.kind_path(), &spec.object())?;
         let uid = object["metadata"]["uid"].as_str().context("no uid")?.to_owned();
+        // Numbers of pods that are gone are used again, as addresses are.
         let number = self.next.get();
-        self.next.set(number.checked_add(1).context("too many pods")?);
+        self.next.set(if number == u8::MAX { 1 } else { number + 1 });
         let net = self.net.pod_numbered(number)?;
         let slice = format!("kubepods-burstable-pod{}.slice", uid.replace('-', "_"));
         let cgroup = self.root.path().join(TREE).join("kubepods-burstable.slice").join(slice);
@@ -145,7 +152,7 @@ impl Kubelet {
             "podIPs": [{ "ip": net.address() }, { "ip": net.address_v6() }],
             "containerStatuses": statuses,
         });
-        api.put_status(&spec.path(), &object)?;
+        api.send("PUT", &format!("{}/status", spec.path()), Some(&object))?;
         Ok(RunningPod { spec: spec.clone(), uid, cgroup, net, pause })
     }
 }
@@ -185,6 +192,30 @@ impl RunningPod {
         Agent::over(Process::start(&mut self.command(container, [probe.as_os_str(), OsStr::new("agent")]))?)
     }
 
+    /// Runs an Envoy in one of its containers that takes every other connection of the pod, as Istio wires it; nothing
+    /// where Envoy is not installed.
+    pub fn sidecar(&self, container: &str) -> Result<Option<(Process, Envoy)>> {
+        let envoy = Envoy::sidecar()?.admin();
+        let Some(words) = envoy.words_as_sidecar()? else { return Ok(None) };
+        let mut process = Process::start(&mut self.command(container, words))?;
+        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, envoy.port()));
+        wait::poll(wait::PATIENCE, "the sidecar listens", || {
+            (self.net.connect(addr).is_ok() || !process.running()).then_some(())
+        })?;
+        ensure!(process.running(), "{}", process.errors_so_far());
+        sidecar::spare_loopback(self.net.enter())?;
+        sidecar::redirect_outbound(self.net.enter())?;
+        Ok(Some((process, envoy)))
+    }
+
+    /// How many requests the Envoy in it has answered with success.
+    pub fn answered_by_sidecar(&self) -> Result<u64> {
+        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, ADMIN_PORT));
+        let text = admin::text(self.net.connect(addr)?, &format!("/stats?filter={ANSWERED}"))?;
+        let value = text.lines().find_map(|line| line.strip_prefix(ANSWERED)?.strip_prefix(": "));
+        Ok(value.with_context(|| text.clone())?.trim().parse()?)
+    }
+
     /// Makes the cgroup of a container of which the API server has not heard.
     pub fn add_container(&self, name: &str) -> Result<()> {
         Ok(std::fs::create_dir(self.container(name))?)
@@ -198,9 +229,8 @@ impl RunningPod {
     pub fn end(mut self, api: &ApiServer) -> Result<()> {
         self.pause.kill()?;
         drop(Cgroup::adopt(&self.cgroup));
-        let Self { spec, .. } = self;
-        let words = ["delete", "pod", "--grace-period=0", "--force", "-n", &spec.namespace, &spec.name];
-        api.kubectl(&words).map(drop)
+        let now = json!({ "gracePeriodSeconds": 0 });
+        api.send("DELETE", &self.spec.path(), Some(&now)).map(drop)
     }
 }
 

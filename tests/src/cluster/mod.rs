@@ -2,7 +2,10 @@
 //! runs no containers.
 
 mod kubelet;
+mod proxy;
 mod server;
+mod shop;
 
 pub use kubelet::{Kubelet, PodSpec, RunningPod, TREE};
 pub use server::{ApiServer, NODE};
+pub use shop::{Cluster, RAW, SERVICES, SHOP, WEB, is_served};

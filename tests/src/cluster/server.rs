@@ -8,6 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use super::proxy::Proxy;
+
 use crate::process::{self, Process, call};
 use crate::scratch::Scratch;
 use crate::{locate, port, wait};
@@ -25,6 +27,8 @@ const ADMIN_TOKEN: &str = "administrator";
 /// A running API server, with its etcd.
 #[derive(Debug)]
 pub struct ApiServer {
+    // Dropped first.
+    proxy: Option<Proxy>,
     server: Process,
     etcd: Process,
     ports: Ports,
@@ -62,9 +66,10 @@ impl ApiServer {
         let ports = Ports { etcd: port::unused()?, peers: port::unused()?, server: port::unused()? };
         let etcd = start_etcd(&etcd, &scratch, ports)?;
         let server = start_server(&program, &scratch, ports)?;
-        let mut cluster = Self { server, etcd, ports, program, scratch };
-        cluster.kubeconfig_of("admin", ADMIN_TOKEN)?;
+        let mut cluster = Self { proxy: None, server, etcd, ports, program, scratch };
+        let admin = cluster.kubeconfig_of("admin", ADMIN_TOKEN)?;
         cluster.ready()?;
+        cluster.proxy = Some(Proxy::start(&admin)?);
         Ok(Some(cluster))
     }
 
@@ -91,30 +96,19 @@ impl ApiServer {
         kubectl(&self.admin(), words, "")
     }
 
-    /// Applies objects.
-    pub fn apply(&self, objects: &[Value]) -> Result<()> {
-        let list = json!({ "apiVersion": "v1", "kind": "List", "items": objects });
-        kubectl(&self.admin(), &["apply", "--validate=false", "-f", "-"], &list.to_string()).map(drop)
+    /// Sends a request as somebody who may do everything.
+    pub fn send(&self, method: &str, path: &str, object: Option<&Value>) -> Result<Value> {
+        self.proxy.as_ref().context("no proxy")?.send(method, path, object)
+    }
+
+    /// Makes an object at the path of its kind; returns it as it is then.
+    pub fn create(&self, path: &str, object: &Value) -> Result<Value> {
+        self.send("POST", path, Some(object))
     }
 
     /// Applies what is in a file.
     pub fn apply_file(&self, path: &Path) -> Result<()> {
         self.kubectl(&["apply", "-f", &path.display().to_string()]).map(drop)
-    }
-
-    /// Replaces an object's status, as kubelet and controllers do.
-    pub fn put_status(&self, path: &str, object: &Value) -> Result<()> {
-        kubectl(
-            &self.admin(),
-            &["replace", "--raw", &format!("{path}/status"), "-f", "-"],
-            &object.to_string(),
-        )
-        .map(drop)
-    }
-
-    /// One object as JSON.
-    pub fn get(&self, path: &str) -> Result<Value> {
-        Ok(serde_json::from_str(&self.kubectl(&["get", "--raw", path])?)?)
     }
 
     /// A kubeconfig of a service account, with a token as a pod of it would have.
@@ -125,8 +119,7 @@ impl ApiServer {
             "kind": "TokenRequest",
             "spec": { "expirationSeconds": 3600 },
         });
-        let answer = kubectl(&self.admin(), &["create", "--raw", &path, "-f", "-"], &request.to_string())?;
-        let answer: Value = serde_json::from_str(&answer)?;
+        let answer = self.create(&path, &request)?;
         let token = answer["status"]["token"].as_str().context("no token")?.to_owned();
         self.kubeconfig_of(&format!("{namespace}-{name}"), &token)
     }

@@ -43,6 +43,10 @@ impl DaemonView for Fake {
         None
     }
 
+    fn cluster(&self) -> Option<ClusterStatus> {
+        None
+    }
+
     fn fold_kernel_counters(&self, counters: &Counters) {
         counters.connections_redirected.follow(self.0.fetch_add(1, Ordering::Relaxed) + 1);
     }

@@ -1,0 +1,136 @@
+//! A cluster with a namespace, Services in it, an origin, and a node's daemon that has the rights it would have.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use super::kubelet::{Kubelet, PodSpec, RunningPod};
+use super::server::{ApiServer, NODE};
+use crate::agent::Agent;
+use crate::exec::STATE_DIR;
+use crate::origin::{Answer, Origin};
+use crate::process::Process;
+use crate::scratch::Scratch;
+use crate::{admin, locate, wait};
+
+/// The namespace in which all of it is.
+pub const SHOP: &str = "/api/v1/namespaces/shop";
+/// Its Services.
+pub const SERVICES: &str = "/api/v1/namespaces/shop/services";
+/// The address of the Service `shop/web`, at which the origin is.
+pub const WEB: Ipv4Addr = Ipv4Addr::new(10, 96, 7, 7);
+/// The address of the Service `shop/raw`, which is not known to speak HTTP, and at which nobody is.
+pub const RAW: Ipv4Addr = Ipv4Addr::new(10, 96, 7, 8);
+/// The label.
+const LABEL: &str = "sidestep.dev/cache";
+
+/// A cluster with a namespace `shop`, Services in it, and a node's daemon.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The daemon.
+    pub node: Process,
+    scratch: Scratch,
+    /// The kubelet of its node.
+    pub kubelet: Kubelet,
+    /// What answers at [`WEB`]: all of it fresh for ten minutes.
+    pub origin: Origin,
+    /// The API server.
+    pub api: ApiServer,
+}
+
+impl Cluster {
+    /// Nothing where there is no API server.
+    pub fn start() -> Result<Option<Self>> {
+        Self::configured("")
+    }
+
+    /// The same, with further lines of the node's configuration.
+    pub fn configured(lines: &str) -> Result<Option<Self>> {
+        let Some(api) = ApiServer::start()? else { return Ok(None) };
+        let kubelet = Kubelet::new()?;
+        api.create("/api/v1/namespaces", &namespace("shop"))?;
+        for service in [service("web", WEB, "http"), service("raw", RAW, "tcp")] {
+            api.create(SERVICES, &service)?;
+        }
+        let origin =
+            Origin::http_on(kubelet.net().listen_as(WEB, 80)?, |_| Answer::ok("fresh").max_age(600))?;
+        let scratch = Scratch::new()?;
+        // With the rights that are given in a cluster, and no others.
+        api.apply_file(&locate::deployed("kubernetes/access.yaml"))?;
+        let node = start_node(lines, &scratch, &kubelet, api.service_account("sidestep", "sidestep")?)?;
+        let cluster = Self { node, scratch, kubelet, origin, api };
+        cluster.status()?;
+        Ok(Some(cluster))
+    }
+
+    /// What its admin socket says at `/v1/status`.
+    pub fn status(&self) -> Result<Value> {
+        let socket = self.scratch.file("admin.sock");
+        wait::poll(wait::PATIENCE, "an admin socket", || admin::get(&socket, "/v1/status").ok())
+    }
+
+    /// The state of a workload, and why it is in it.
+    pub fn state(&self, name: &str) -> Result<Option<(String, String)>> {
+        let status = self.status()?;
+        let workloads = status["workloads"].as_array().context("no workloads")?;
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let found = workloads.iter().find(|one| one["name"] == name);
+        Ok(found.map(|one| (text(&one["state"]), text(&one["reason"]))))
+    }
+
+    /// Waits until a workload is in this state (`None`: unknown); returns how long that took.
+    pub fn becomes(&self, name: &str, state: Option<&str>) -> Result<Duration> {
+        let begun = Instant::now();
+        wait::wait_until(wait::PATIENCE, &format!("{name} {state:?}: {:?}", self.state(name)?), || {
+            self.state(name).is_ok_and(|found| found.as_ref().map(|(state, _)| state.as_str()) == state)
+        })?;
+        Ok(begun.elapsed())
+    }
+
+    /// Labels an object; an empty value takes the label away.
+    pub fn label(&self, path: &str, value: &str) -> Result<()> {
+        let value = if value.is_empty() { Value::Null } else { json!(value) };
+        let patch = json!({ "metadata": { "labels": { LABEL: value } } });
+        self.api.send("PATCH", path, Some(&patch)).map(drop)
+    }
+
+    /// Runs a pod with one container and no label in the namespace.
+    pub fn run(&self, name: &str) -> Result<RunningPod> {
+        self.kubelet.run(&self.api, &PodSpec::new("shop", name))
+    }
+}
+
+fn start_node(lines: &str, scratch: &Scratch, kubelet: &Kubelet, kubeconfig: PathBuf) -> Result<Process> {
+    let yaml = format!(
+        "admin: {}\n{lines}kubernetes:\n  nodeName: {NODE}\n  kubeconfig: {}\n  cgroupRoot: {}\n",
+        scratch.file("admin.sock").display(),
+        kubeconfig.display(),
+        kubelet.cgroup_root().display(),
+    );
+    let config = scratch.write("node.yaml", yaml)?;
+    let mut command = Command::new(locate::sidestep()?);
+    command.arg("node").arg("--config").arg(config).env(STATE_DIR, scratch.file("state"));
+    Process::start(&mut command)
+}
+
+fn namespace(name: &str) -> Value {
+    json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } })
+}
+
+fn service(name: &str, address: Ipv4Addr, port: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": { "namespace": "shop", "name": name },
+        "spec": { "clusterIP": address, "ports": [{ "name": port, "port": 80 }] },
+    })
+}
+
+/// Whether a new connection of the agent to [`WEB`] goes through the cache.
+pub fn is_served(agent: &Agent) -> Result<bool> {
+    Ok(agent.get(SocketAddr::from((WEB, 80)), "/a")?.expect(200)?.passed_through_cache())
+}

@@ -91,6 +91,8 @@ struct Shared {
     switches: Switches,
     acceleration: Acceleration,
     enrolled: Mutex<HashMap<String, Enrolled>>,
+    /// Held while a workload comes or goes: half of one is not another's.
+    changing: Mutex<()>,
     budget: Arc<Budget>,
     /// Original destinations taken out, all of them together.
     taken: Arc<AtomicU64>,
@@ -169,6 +171,7 @@ impl Daemon {
             switches,
             acceleration,
             enrolled: Mutex::default(),
+            changing: Mutex::default(),
             budget: Arc::new(Budget::new(descriptors_max())),
             taken: Arc::default(),
             enrolments: AtomicU32::default(),

@@ -99,6 +99,7 @@ impl Daemon {
     /// `AppError`; the workload then goes direct, as before.
     pub fn enrol(&self, enrolment: Enrolment) -> Result<(), AppError> {
         let name = enrolment.name.clone();
+        let _one = lock(&self.shared.changing);
         let result = self.try_enrol(enrolment);
         match &result {
             Ok(()) => lock(&self.shared.failures).remove(&name),
@@ -214,17 +215,20 @@ impl Daemon {
             return;
         }
         let refused = self.shared.kernel.replace_destinations(&before, &destinations);
-        if refused > 0 {
-            tracing::warn!(
-                refused,
-                "the kernel's table of services is full: connections to the others go direct"
-            );
-        }
         *before = destinations;
+        if !refused.is_empty() {
+            let count = refused.len();
+            tracing::warn!(count, "the kernel's table of services is full: connections to so many go direct");
+            // They are offered again with the next news.
+            for address in refused {
+                before.remove(&address);
+            }
+        }
     }
 
     /// Lets a workload's new connections go direct; those that are open end with their next answer.
     pub fn unenrol(&self, name: &str) {
+        let _one = lock(&self.shared.changing);
         let gone = lock(&self.shared.enrolled).remove(name);
         // Also what was left alone after it had been enrolled.
         self.forget_failure(name);
@@ -238,6 +242,7 @@ impl Daemon {
 impl Shared {
     /// Ends an enrolment for good: a proxy that nobody told us of takes the pod's connections, and its own came here.
     fn leave_alone(&self, name: &str, epoch: u32) {
+        let _one = lock(&self.changing);
         let mut all = lock(&self.enrolled);
         if all.get(name).is_none_or(|enrolled| enrolled.workload.epoch != epoch) {
             return;

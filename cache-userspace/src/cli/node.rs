@@ -102,9 +102,9 @@ impl Node {
             tokio::select! {
                 _ = ticks.tick() => {
                     let is_old = looked.is_none_or(|looked| looked.elapsed() >= LOOK_AGAIN);
-                    is_due = is_old || !config.workloads.is_empty() || !enrolled.failed.is_empty();
+                    is_due = is_old || !config.workloads.is_empty() || enrolled.is_restless;
                 }
-                () = news(&mut cluster) => {}
+                () = news(&mut cluster) => is_due = cluster.as_mut().is_some_and(|cluster| cluster.take_up(&daemon)),
                 _ = term.recv() => break,
                 _ = int.recv() => break,
                 _ = hup.recv() => match self.read() {
@@ -122,7 +122,7 @@ impl Node {
             let mut candidates = Candidates::default();
             candidates.add_configured(&config.workloads);
             if let Some(cluster) = &cluster {
-                cluster.offer(&daemon, &mut candidates);
+                cluster.offer(&mut candidates);
             }
             enrolled.reconcile(&daemon, candidates);
         }
@@ -137,6 +137,8 @@ struct Cluster {
     health: Health,
     cgroup_root: Option<PathBuf>,
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    /// What was last taken up of them.
+    taken_up: Arc<Snapshot>,
 }
 
 impl Cluster {
@@ -151,15 +153,30 @@ impl Cluster {
         let (publish, snapshots) = watch::channel(None);
         let (node, health) = (config.node()?, Health::default());
         tokio::spawn(kube::watch::run(client, node.clone(), settings, health.clone(), publish));
-        Ok(Self { node, health, cgroup_root: config.cgroup_root.clone(), snapshots })
+        Ok(Self {
+            node,
+            health,
+            cgroup_root: config.cgroup_root.clone(),
+            snapshots,
+            taken_up: Arc::default(),
+        })
     }
 
-    /// Offers its pods, and makes its services those that are intercepted.
-    fn offer(&self, daemon: &Daemon, candidates: &mut Candidates) {
-        let Some(snapshot) = self.snapshots.borrow().clone() else { return };
-        daemon.intercept(snapshot.destinations.keys().copied().collect());
+    /// Makes its services those that are intercepted; says whether it says something else of the pods.
+    fn take_up(&mut self, daemon: &Daemon) -> bool {
+        let Some(snapshot) = self.snapshots.borrow_and_update().clone() else { return false };
+        // A pod's address is soon another's, and keys do not hold whose it is yet.
+        let lasting = snapshot.destinations.iter().filter(|(_, it)| it.pod_uid.is_none());
+        daemon.intercept(lasting.map(|(at, _)| *at).collect());
+        let is_other = snapshot.pods != self.taken_up.pods;
+        self.taken_up = snapshot;
+        is_other
+    }
+
+    /// Offers its pods.
+    fn offer(&self, candidates: &mut Candidates) {
         match Places::find(self.cgroup_root.as_deref()) {
-            Ok(places) => candidates.add_pods(&snapshot, &places),
+            Ok(places) => candidates.add_pods(&self.taken_up, &places),
             Err(error) => tracing::warn!(%error, "no pod can be found"),
         }
     }
@@ -167,10 +184,13 @@ impl Cluster {
 
 /// Waits for news of the cluster.
 async fn news(cluster: &mut Option<Cluster>) {
-    match cluster {
-        // The watch ends with the daemon.
-        Some(cluster) => drop(cluster.snapshots.changed().await),
-        None => std::future::pending().await,
+    let is_news = match cluster {
+        Some(cluster) => cluster.snapshots.changed().await.is_ok(),
+        None => false,
+    };
+    if !is_news {
+        // Nobody watches, or no more: what was read last stays.
+        std::future::pending().await
     }
 }
 
@@ -179,6 +199,8 @@ async fn news(cluster: &mut Option<Cluster>) {
 struct EnrolledSet {
     keys: Vec<Key>,
     failed: HashSet<String>,
+    /// Whether something may be there in a moment.
+    is_restless: bool,
 }
 
 impl EnrolledSet {
@@ -195,6 +217,7 @@ impl EnrolledSet {
     /// Makes the enrolled workloads the wanted ones that are there.
     fn reconcile(&mut self, daemon: &Daemon, candidates: Candidates) {
         let Candidates { mut found, mut failures } = candidates;
+        let mut is_restless = failures.values().any(|failure| failure.is_pending);
         let steps: Vec<(Option<Key>, Option<Key>)> = plan(&found, &self.keys)
             .into_iter()
             .map(|step| match step {
@@ -215,6 +238,7 @@ impl EnrolledSet {
             match daemon.enrol(candidate.enrolment) {
                 Ok(()) => self.keys.push(new),
                 Err(error) => {
+                    is_restless = true;
                     failure.reason = error.to_string();
                     failures.insert(new.name, failure);
                 }
@@ -234,5 +258,6 @@ impl EnrolledSet {
             }
             self.failed.insert(name);
         }
+        self.is_restless = is_restless;
     }
 }

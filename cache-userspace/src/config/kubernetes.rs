@@ -59,9 +59,10 @@ impl Default for KubernetesConfig {
 }
 
 impl KubernetesConfig {
-    /// The default where this process runs in a pod of a cluster.
+    /// The default where this process runs in a pod of a cluster that was told its node.
     pub fn inferred() -> Option<Self> {
-        std::env::var_os(SERVICE_HOST_ENV).map(|_| Self::default())
+        let has = |name| std::env::var_os(name).is_some();
+        (has(SERVICE_HOST_ENV) && has(NODE_NAME_ENV)).then(Self::default)
     }
 
     /// The name of this node.

@@ -15,8 +15,8 @@ use crate::redirect::cgroup::has_socket;
 
 /// Destinations that are remembered to be reached without a proxy; more are looked at again each time.
 const PROVEN_MAX: usize = 4096;
-/// The state of a connection that is open, in `/proc/net/tcp`.
-const ESTABLISHED: &str = "01";
+/// The state of a socket that listens, in `/proc/net/tcp`.
+const LISTENS: &str = "0A";
 
 /// A pod of which it is not known whether an unknown proxy is in it.
 pub struct Unproven {
@@ -40,6 +40,10 @@ impl Unproven {
     /// Looks whether a connection of ours to `destination`, which has the address `local`, ends at a process of the pod;
     /// raises the alarm if so. To be asked before anything is sent on it.
     pub async fn prove(&self, netns: &Netns, destination: SocketAddr, local: SocketAddr) {
+        // A pod that asks itself.
+        if destination.ip() == local.ip() {
+            return;
+        }
         let is_proven = |proven: &HashSet<SocketAddr>| proven.contains(&destination);
         if is_proven(&self.proven.lock().unwrap_or_else(PoisonError::into_inner)) {
             return;
@@ -62,35 +66,51 @@ impl Unproven {
 }
 
 fn ends_within(netns: &Netns, cgroup: &Path, local: SocketAddr) -> io::Result<bool> {
-    let inode = netns.run(move || peer(local))??;
-    Ok(inode.is_some_and(|inode| has_socket(cgroup, inode)))
+    let owner = netns.run(move || sockets().map(|sockets| peer(&sockets, local)))??;
+    Ok(owner.is_some_and(|inode| has_socket(cgroup, inode)))
 }
 
-/// The inode of the open socket in the calling thread's namespace whose peer has this address.
-fn peer(address: SocketAddr) -> io::Result<Option<u64>> {
+/// A line of `/proc/net/tcp`.
+struct Socket {
+    local_port: u16,
+    remote: (IpAddr, u16),
+    is_listening: bool,
+    /// 0 while nobody has accepted it.
+    inode: u64,
+}
+
+/// The TCP sockets of the calling thread's namespace.
+fn sockets() -> io::Result<Vec<Socket>> {
+    let mut found = Vec::new();
     for table in ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"] {
         match fs::read_to_string(table) {
-            Ok(text) => {
-                if let Some(inode) = text.lines().skip(1).find_map(|line| inode_of(line, address)) {
-                    return Ok(Some(inode));
-                }
-            }
+            Ok(text) => found.extend(text.lines().skip(1).filter_map(socket)),
             // A kernel without IPv6 has no such table.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(None)
+    Ok(found)
 }
 
-/// The inode in a line of `/proc/net/tcp` that tells of an open socket with this peer.
-fn inode_of(line: &str, peer: SocketAddr) -> Option<u64> {
-    let mut words = line.split_ascii_whitespace();
-    let (remote, state) = (words.nth(2)?, words.next()?);
-    if state != ESTABLISHED || endpoint(remote)? != (peer.ip().to_canonical(), peer.port()) {
-        return None;
-    }
-    words.nth(5)?.parse().ok()
+fn socket(line: &str) -> Option<Socket> {
+    let mut words = line.split_ascii_whitespace().skip(1);
+    let (local, remote, state) = (words.next()?, words.next()?, words.next()?);
+    Some(Socket {
+        local_port: endpoint(local)?.1,
+        remote: endpoint(remote)?,
+        is_listening: state == LISTENS,
+        inode: words.nth(5)?.parse().ok()?,
+    })
+}
+
+/// The inode of the socket whose peer has this address; of one that nobody has accepted yet, that which will.
+fn peer(sockets: &[Socket], address: SocketAddr) -> Option<u64> {
+    let address = (address.ip().to_canonical(), address.port());
+    let far = sockets.iter().find(|socket| socket.remote == address && !socket.is_listening)?;
+    let listener =
+        || sockets.iter().find(|socket| socket.is_listening && socket.local_port == far.local_port);
+    if far.inode != 0 { Some(far.inode) } else { listener().map(|listener| listener.inode) }
 }
 
 /// An address and port as the kernel writes them: words of four bytes in its own order, in hexadecimal digits.
@@ -115,28 +135,37 @@ mod tests {
 
     use super::*;
 
+    fn peer_of(near: &TcpStream) -> Option<u64> {
+        peer(&sockets().unwrap(), near.local_addr().unwrap())
+    }
+
+    fn inode(socket: &impl std::os::fd::AsRawFd) -> u64 {
+        let link = fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd())).unwrap();
+        let link = link.to_string_lossy().into_owned();
+        link.trim_start_matches("socket:[").trim_end_matches(']').parse().unwrap()
+    }
+
     #[test]
-    fn the_other_end_of_a_connection_is_found_where_it_is_here() {
+    fn the_other_end_of_a_connection_is_found_where_it_is_here_accepted_or_not() {
         for address in ["127.0.0.1:0", "[::1]:0"] {
             let Ok(listener) = TcpListener::bind(address) else { continue };
             let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            assert_eq!(peer_of(&near), Some(inode(&listener)), "not accepted yet");
             let far = listener.accept().unwrap().0;
-            let local = near.local_addr().unwrap();
-            let inode = peer(local).unwrap().unwrap();
-            let link =
-                fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&far))).unwrap();
-            assert_eq!(link.to_string_lossy(), format!("socket:[{inode}]"));
-            drop(far);
-            assert_eq!(peer(local).unwrap(), None);
+            assert_eq!(peer_of(&near), Some(inode(&far)));
         }
     }
 
     #[test]
     fn a_socket_that_serves_both_families_is_found_by_the_mapped_address() {
         let Ok(listener) = TcpListener::bind("[::]:0") else { return };
-        let port = listener.local_addr().unwrap().port();
-        let near = TcpStream::connect(("127.0.0.1", port)).unwrap();
-        let _far = listener.accept().unwrap();
-        assert!(peer(near.local_addr().unwrap()).unwrap().is_some());
+        let near = TcpStream::connect(("127.0.0.1", listener.local_addr().unwrap().port())).unwrap();
+        let far = listener.accept().unwrap().0;
+        assert_eq!(peer_of(&near), Some(inode(&far)));
+    }
+
+    #[test]
+    fn a_connection_that_ends_elsewhere_has_no_other_end_here() {
+        assert_eq!(peer(&sockets().unwrap(), "192.0.2.1:9".parse().unwrap()), None);
     }
 }

@@ -233,7 +233,22 @@ pub struct ContainerStatus {
     /// `<runtime>://<id>`, once it was made.
     #[serde(rename = "containerID")]
     pub container_id: Option<String>,
+    /// What it is doing.
+    #[serde(deserialize_with = "or_default")]
+    pub state: ContainerState,
 }
+
+/// What a container is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct ContainerState {
+    /// Set while it runs.
+    pub running: Option<Running>,
+}
+
+/// A container runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Running {}
 
 impl ContainerStatus {
     /// Its id, without the runtime.

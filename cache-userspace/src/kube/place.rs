@@ -41,18 +41,28 @@ pub enum Nowhere {
     /// No cgroup of it.
     #[error("no cgroup of this pod is there yet")]
     NoCgroup,
-    /// No cgroup of one of its containers.
-    #[error("no cgroup of container {0} is there yet")]
-    NoContainer(String),
+    /// No cgroup of its containers.
+    #[error("no cgroup of its containers is there yet")]
+    NoContainer,
     /// No process in it.
     #[error("no process is in its cgroup yet")]
     NoProcess,
     /// Its processes are in the node's network namespace.
     #[error("its processes are in the node's network namespace")]
     NodeNetwork,
+    /// The cgroup that it names is another pod's.
+    #[error("the cgroup that an annotation names is another pod's")]
+    Taken,
     /// The system refused.
     #[error("{0}")]
     Refused(String),
+}
+
+impl Nowhere {
+    /// Whether it may be there in a moment.
+    pub fn is_pending(&self) -> bool {
+        !matches!(self, Self::NodeNetwork | Self::Taken)
+    }
 }
 
 /// The cgroups of the pods of this node, by what kubelet calls them.
@@ -110,11 +120,13 @@ impl Places {
             Members::All => None,
             Members::These(ids) => {
                 let containers = containers(path);
-                let one = |id: &String| {
-                    let path = containers.get(id).ok_or_else(|| Nowhere::NoContainer(id.clone()))?;
-                    open(path)
-                };
-                Some(ids.iter().map(one).collect::<Result<Vec<_>, _>>()?)
+                // One that has just ended is missed by nobody; what is not named is not served.
+                let there = ids.iter().filter_map(|id| containers.get(id));
+                let found: Vec<Cgroup> = there.filter_map(|path| open(path).ok()).collect();
+                if found.is_empty() {
+                    return Err(Nowhere::NoContainer);
+                }
+                Some(found)
             }
         };
         let process = oldest_process(path).ok_or(Nowhere::NoProcess)?;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use kube::api::{Api, ApiResource, DynamicObject};
@@ -42,14 +42,22 @@ pub struct Health(Arc<Mutex<BTreeMap<Kind, Watched>>>);
 pub struct Watched {
     /// Whether its objects were all read once.
     pub is_synced: bool,
-    /// What was wrong, while it is.
+    /// What was wrong when it was last tried.
     pub trouble: Option<String>,
+    troubled_at: Option<Instant>,
 }
 
 impl Health {
     /// How it is doing, for each kind.
     pub fn kinds(&self) -> Vec<(Kind, Watched)> {
-        self.lock().iter().map(|(kind, watched)| (*kind, watched.clone())).collect()
+        let mut kinds = self.lock();
+        for watched in kinds.values_mut() {
+            // A watch that goes on where it was says nothing until there is news.
+            if watched.troubled_at.is_some_and(|at| at.elapsed() > SILENCE) {
+                (watched.trouble, watched.troubled_at) = (None, None);
+            }
+        }
+        kinds.iter().map(|(kind, watched)| (*kind, watched.clone())).collect()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Kind, Watched>> {
@@ -81,7 +89,7 @@ impl Health {
             };
             tracing::warn!(kind = kind.names().1, error, "cannot be watched; {stays}");
         }
-        watched.trouble = Some(error);
+        (watched.trouble, watched.troubled_at) = (Some(error), Some(Instant::now()));
     }
 }
 
@@ -98,6 +106,7 @@ pub async fn client(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
         None => Config::incluster()?,
     };
     config.read_timeout = Some(SILENCE);
+    config.reset_reader_on_write = true;
     Ok(Client::try_from(config)?)
 }
 
@@ -229,8 +238,11 @@ impl Watch {
         while let Some(event) = events.next().await {
             let change = match event {
                 Ok(event) => {
-                    pause = PAUSE_MIN;
-                    self.health.well(self.kind);
+                    // A list that is about to be tried says nothing of its success.
+                    if !matches!(event, Event::Init) {
+                        pause = PAUSE_MIN;
+                        self.health.well(self.kind);
+                    }
                     match self.change(event, &mut all) {
                         Some(change) => change,
                         None => continue,

@@ -301,8 +301,12 @@ impl Kernel {
     }
 
     /// Makes these the destinations that are intercepted for workloads with `BY_DESTINATION`, given those that were;
-    /// returns how many did not fit.
-    pub fn replace_destinations(&self, before: &HashSet<SocketAddr>, now: &HashSet<SocketAddr>) -> usize {
+    /// returns those that did not fit.
+    pub fn replace_destinations(
+        &self,
+        before: &HashSet<SocketAddr>,
+        now: &HashSet<SocketAddr>,
+    ) -> Vec<SocketAddr> {
         let mut map = lock(&self.destinations);
         let key =
             |at: &SocketAddr| DestinationKey { ip: words(at.ip()), port: u32::from(at.port()), reserved: 0 };
@@ -310,7 +314,7 @@ impl Kernel {
             // What is not there needs no removal.
             let _ = map.remove(&key(gone));
         }
-        now.difference(before).filter(|new| map.insert(key(new), 1, 0).is_err()).count()
+        now.difference(before).filter(|new| map.insert(key(new), 1, 0).is_err()).copied().collect()
     }
 
     /// Forgets a workload: its connections go direct from now on.

@@ -1,6 +1,6 @@
 //! What could be enrolled now: the workloads of the configuration, and the pods of the cluster.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use crate::app::view::Failure;
 use crate::app::{Enrolment, Intercepted};
 use crate::config::WorkloadConfig;
 use crate::kube::index::{PodState, Snapshot, WantedPod};
-use crate::kube::place::{Place, Places};
+use crate::kube::place::{Nowhere, Place, Places};
 use crate::redirect::cgroup::{Cgroup, netns_path, oldest_process};
 use crate::redirect::reconcile::{Key, Keyed};
 
@@ -68,16 +68,23 @@ impl Candidates {
 
     /// Adds the pods of the cluster.
     pub(super) fn add_pods(&mut self, snapshot: &Snapshot, places: &Places) {
-        for state in &snapshot.pods {
+        let mut taken = HashSet::new();
+        // An annotation may name the cgroup of another pod, whose own name of it counts more.
+        let mut states: Vec<&PodState> = snapshot.pods.iter().collect();
+        states.sort_by_key(|state| matches!(state, PodState::Wanted(pod) if pod.cgroup_uid != pod.uid));
+        for state in states {
             match state {
-                PodState::Wanted(pod) => match places.place(pod) {
+                PodState::Wanted(pod) => match places.place(pod).and_then(|place| {
+                    let is_first = taken.insert(place.cgroup.id());
+                    if is_first { Ok(place) } else { Err(Nowhere::Taken) }
+                }) {
                     Ok(place) => self.found.push(of_pod(pod, place)),
                     Err(why) => {
                         let failure = Failure {
                             namespace: pod.namespace.clone(),
                             service_account: pod.service_account.clone(),
                             cgroup: PathBuf::new(),
-                            is_pending: true,
+                            is_pending: why.is_pending(),
                             reason: why.to_string(),
                         };
                         self.failures.insert(pod.name(), failure);

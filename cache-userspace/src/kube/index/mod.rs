@@ -134,12 +134,13 @@ impl Index {
                 let owner = owner(&meta);
                 let old = self.slices.insert(key.clone(), (meta, slice));
                 let old_owner = old.as_ref().and_then(|(meta, _)| self::owner(meta));
-                if let Some(old_owner) = old_owner.clone().filter(|old| Some(old) != owner.as_ref()) {
-                    self.disown(&old_owner, &key);
+                let mut is_changed = false;
+                if let Some(old_owner) = old_owner.filter(|old| Some(old) != owner.as_ref()) {
+                    is_changed = self.disown(&old_owner, &key);
                 }
-                let Some(owner) = owner else { return false };
+                let Some(owner) = owner else { return is_changed };
                 self.slices_of.entry(owner.clone()).or_default().insert(key);
-                self.settle(&owner)
+                self.settle(&owner) || is_changed
             }
         }
     }
@@ -197,13 +198,19 @@ impl Index {
     }
 
     /// Where two Services claim an address and port (a pod behind two headless ones), they must agree on what it is; it is
-    /// left alone where they do not.
+    /// left alone where they do not. A Service's own address is given by the API server, and nobody's claim counts there.
     fn all_destinations(&self) -> HashMap<SocketAddr, Arc<Destination>> {
         let mut all: HashMap<SocketAddr, Arc<Destination>> = HashMap::new();
         let mut doubtful = BTreeSet::new();
         for (at, destination) in self.destinations.values().flatten() {
             match all.get(at) {
-                Some(other) if !other.agrees(destination) => {
+                Some(other) if other.pod_uid.is_none() != destination.pod_uid.is_none() => {
+                    if destination.pod_uid.is_none() {
+                        all.insert(*at, destination.clone());
+                        doubtful.remove(at);
+                    }
+                }
+                Some(other) if other.pod_uid.is_some() && !other.agrees(destination) => {
                     doubtful.insert(*at);
                 }
                 // The order in which they are looked at must not decide.

@@ -99,7 +99,7 @@ pub enum LeftAlone {
     #[error("a mesh's proxy is in it that is none of its known containers")]
     UnknownProxy,
     /// Its containers are not known yet.
-    #[error("its containers have no ids yet, and one of them is a mesh's proxy")]
+    #[error("none of its containers but a mesh's proxy runs yet")]
     NoContainers,
 }
 
@@ -198,11 +198,13 @@ fn proxies<'a>(meta: &Meta, pod: &'a Pod, settings: &Settings) -> Result<BTreeSe
     if injected.is_some() && proxies.is_empty() { Err(LeftAlone::UnknownProxy) } else { Ok(proxies) }
 }
 
-/// The ids of the containers that are no proxies; `None` where there is none.
+/// The ids of the containers that run and are no proxies; `None` where there is none. One that is over, as those that
+/// prepare a pod are, has no cgroup any more.
 fn applications(pod: &Pod, proxies: &BTreeSet<&str>) -> Option<Vec<String>> {
     let PodStatus { container_statuses, init_container_statuses, .. } = &pod.status;
     let containers = container_statuses.iter().chain(init_container_statuses);
-    let applications = containers.filter(|one| !proxies.contains(one.name.as_str()));
+    let running = containers.filter(|one| one.state.running.is_some());
+    let applications = running.filter(|one| !proxies.contains(one.name.as_str()));
     let mut ids: Vec<String> = applications.filter_map(|one| one.id().map(str::to_owned)).collect();
     ids.sort_unstable();
     (!ids.is_empty()).then_some(ids)

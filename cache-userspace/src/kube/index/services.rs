@@ -84,7 +84,7 @@ fn of_pods(
             continue;
         };
         let ips = endpoint.addresses.iter().filter_map(|text| text.parse::<IpAddr>().ok());
-        for ip in ips.filter(|ip| !ip.is_loopback() && !ip.is_unspecified()) {
+        for ip in ips.filter(is_a_pods) {
             for at in &slice.ports {
                 let name = |name: &Option<String>| name.clone().unwrap_or_default();
                 let meant = ports.iter().find(|port| name(&port.name) == name(&at.name));
@@ -95,6 +95,15 @@ fn of_pods(
         }
     }
     found
+}
+
+/// Whether a pod can have this address: who writes a slice by hand may write any.
+fn is_a_pods(ip: &IpAddr) -> bool {
+    let is_link_local = match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    !(is_link_local || ip.is_loopback() || ip.is_unspecified() || ip.is_multicast())
 }
 
 fn is_served(port: &ServicePort) -> bool {

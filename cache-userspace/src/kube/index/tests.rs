@@ -28,7 +28,7 @@ fn pod(name: &str, change: impl FnOnce(&mut Value)) -> Change {
         "spec": { "serviceAccountName": "web", "containers": [{ "name": "app" }] },
         "status": {
             "phase": "Running", "podIP": "10.0.0.7", "podIPs": [{ "ip": "10.0.0.7" }, { "ip": "fd00::7" }],
-            "containerStatuses": [{ "name": "app", "containerID": "containerd://c1" }],
+            "containerStatuses": [{ "name": "app", "containerID": "containerd://c1", "state": { "running": {} } }],
         },
     });
     change(&mut object);
@@ -117,9 +117,11 @@ fn beside_a_proxy_only_the_known_containers_are_served() {
     let mut index = index();
     index.apply(namespace("shop", Some("enabled")));
     let statuses = json!([
-        { "name": "istio-proxy", "containerID": "containerd://p" },
-        { "name": "app", "containerID": "containerd://a" },
-        { "name": "later" },
+        { "name": "istio-proxy", "containerID": "containerd://p", "state": { "running": {} } },
+        { "name": "app", "containerID": "containerd://a", "state": { "running": {} } },
+        { "name": "crashed", "containerID": "containerd://c", "state": { "waiting": { "reason": "CrashLoopBackOff" } } },
+        { "name": "istio-init", "containerID": "containerd://i", "state": { "terminated": { "exitCode": 0 } } },
+        { "name": "later", "state": null },
     ]);
     index.apply(pod("a", with_proxy(statuses)));
     let these = Members::These(vec!["a".to_owned()]);
@@ -160,8 +162,8 @@ fn an_unknown_proxy_is_one_we_cannot_leave_out() {
         status(named)(pod);
         pod["spec"]["containers"] = json!([{ "name": "app" }, { "name": "my-envoy" }]);
         pod["status"]["containerStatuses"] = json!([
-            { "name": "app", "containerID": "containerd://a" },
-            { "name": "my-envoy", "containerID": "containerd://e" },
+            { "name": "app", "containerID": "containerd://a", "state": { "running": {} } },
+            { "name": "my-envoy", "containerID": "containerd://e", "state": { "running": {} } },
         ]);
     };
     let mut index = index();
@@ -274,8 +276,10 @@ fn a_slice_that_changes_its_service_leaves_nothing_behind() {
     let mut index = index();
     index.apply(headless("web"));
     index.apply(headless("api"));
-    index.apply(slice("s", "web", "10.0.0.9", "pod-9"));
-    index.apply(slice("s", "api", "10.0.0.9", "pod-9"));
+    assert!(index.apply(slice("s", "web", "10.0.0.9", "pod-9")));
+    assert!(index.apply(slice("s", "gone", "10.0.0.9", "pod-9")));
+    assert_eq!(destinations(&index), [""; 0]);
+    assert!(index.apply(slice("s", "api", "10.0.0.9", "pod-9")));
     assert_eq!(destinations(&index), ["10.0.0.9 8080 uid-api:80"]);
 }
 
@@ -309,4 +313,30 @@ fn null_is_what_is_empty() {
         json!({ "metadata": { "name": "a", "labels": null }, "spec": { "ports": null, "clusterIPs": null } });
     let object = Object::from_json(Kind::Service, json).unwrap();
     assert_eq!(object.meta().name, "a");
+}
+
+#[test]
+fn a_slice_written_by_hand_cannot_claim_what_is_no_pods() {
+    let mut index = index();
+    index.apply(headless("claims"));
+    index.apply(slice("s", "claims", "169.254.169.254", "pod-9"));
+    assert_eq!(destinations(&index), [""; 0]);
+    // The address of a Service is not a pod's either, in whatever order both come.
+    let port = |slice: &mut Value| slice["spec"]["ports"] = json!([{ "name": "http", "port": 8080 }]);
+    for is_service_first in [true, false] {
+        let mut index = self::index();
+        let mut changes =
+            [service("web", port), headless("claims"), slice("s", "claims", "10.96.0.1", "pod-9")];
+        if !is_service_first {
+            changes.reverse();
+        }
+        for change in changes {
+            index.apply(change);
+        }
+        assert!(
+            destinations(&index).contains(&"10.96.0.1 8080 uid-web:8080".to_owned()),
+            "{:?}",
+            destinations(&index)
+        );
+    }
 }

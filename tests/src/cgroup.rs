@@ -65,8 +65,7 @@ impl Cgroup {
 
     /// The words that, put before a command, run it in here.
     pub fn enter(&self) -> Vec<OsString> {
-        let script = "echo 0 > \"$0/cgroup.procs\" && exec \"$@\"";
-        vec!["sh".into(), "-c".into(), script.into(), self.0.clone().into()]
+        enter(&self.0)
     }
 
     /// Moves a process in here.
@@ -82,6 +81,12 @@ impl Drop for Cgroup {
             !self.0.exists()
         });
     }
+}
+
+/// The words that, put before a command, run it in the cgroup with this path.
+pub fn enter(cgroup: &Path) -> Vec<OsString> {
+    let script = "echo 0 > \"$0/cgroup.procs\" && exec \"$@\"";
+    vec!["sh".into(), "-c".into(), script.into(), cgroup.into()]
 }
 
 /// The test's own cgroup.

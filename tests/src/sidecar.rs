@@ -6,10 +6,11 @@
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
-use crate::envoy::{Envoy, INBOUND_PORT, SIDECAR_PORT, SIDECAR_USER};
-use crate::netns::NodeNet;
+use crate::admin;
+use crate::envoy::{ADMIN_PORT, ANSWERED, Envoy, INBOUND_PORT, SIDECAR_PORT, SIDECAR_USER};
+use crate::netns::{NodeNet, Pod};
 use crate::nginx::Nginx;
 use crate::process::{Process, call};
 use crate::wait;
@@ -64,6 +65,17 @@ pub fn spare_loopback(enter: Vec<OsString>) -> Result<()> {
 /// Sends every connection that comes in where these words enter to the sidecar there.
 pub fn redirect_inbound(enter: Vec<OsString>) -> Result<()> {
     nat(enter, &format!("-A PREROUTING -p tcp -j REDIRECT --to-ports {INBOUND_PORT}"))
+}
+
+/// How many requests the Envoy of a pod has answered with success.
+pub fn answered(pod: &Pod) -> Result<u64> {
+    let text = admin::text(
+        pod.connect(SocketAddr::from((Ipv4Addr::LOCALHOST, ADMIN_PORT)))?,
+        &format!("/stats?filter={ANSWERED}"),
+    )?;
+    let value = text.lines().find_map(|line| line.strip_prefix(ANSWERED)?.strip_prefix(": "));
+    ensure!(value.is_some(), "no {ANSWERED}: {text}");
+    Ok(value.unwrap_or_default().trim().parse()?)
 }
 
 fn nat(mut enter: Vec<OsString>, rule: &str) -> Result<()> {

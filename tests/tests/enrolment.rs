@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use harness::cluster::{Cluster, PodSpec, RAW, SERVICES, SHOP, WEB, is_served};
 use harness::origin::{Answer, Origin};
-use harness::wait;
+use harness::{sidecar, wait};
 use serde_json::{Value, json};
 
 /// What is promised from a label to its effect.
@@ -169,7 +169,8 @@ fn a_miss_goes_through_the_pods_own_sidecar_and_a_hit_does_not() -> Result<()> {
         ensure!(is_served(&agent)?, "not served");
     }
 
-    ensure!(pod.answered_by_sidecar()? == 1, "{} through the sidecar", pod.answered_by_sidecar()?);
+    let through = sidecar::answered(pod.net())?;
+    ensure!(through == 1, "{through} through the sidecar");
     let requests = cluster.origin.requests();
     ensure!(requests.len() == 1, "{} at the origin", requests.len());
     let host = requests.first().and_then(|request| request.field("host").map(str::to_owned));

@@ -209,10 +209,7 @@ impl PodStatus {
     /// Its addresses.
     pub fn ips(&self) -> Vec<IpAddr> {
         let all = self.pod_ips.iter().map(|one| one.ip.as_str()).chain(self.pod_ip.as_deref());
-        let mut ips: Vec<IpAddr> = all.filter_map(|text| text.parse().ok()).collect();
-        ips.sort_unstable();
-        ips.dedup();
-        ips
+        addresses(all)
     }
 }
 
@@ -289,10 +286,7 @@ impl ServiceSpec {
     /// Its virtual addresses; none of a headless Service.
     pub fn ips(&self) -> Vec<IpAddr> {
         let all = self.cluster_ips.iter().map(String::as_str).chain(self.cluster_ip.as_deref());
-        let mut ips: Vec<IpAddr> = all.filter_map(|text| text.parse().ok()).collect();
-        ips.sort_unstable();
-        ips.dedup();
-        ips
+        addresses(all)
     }
 
     /// Whether its name stands for its pods' own addresses.
@@ -365,6 +359,14 @@ pub struct EndpointPort {
     pub protocol: Option<String>,
     /// What it speaks.
     pub app_protocol: Option<String>,
+}
+
+/// What of these are addresses, each once: the first is told twice.
+fn addresses<'a>(all: impl Iterator<Item = &'a str>) -> Vec<IpAddr> {
+    let mut ips: Vec<IpAddr> = all.filter_map(|text| text.parse().ok()).collect();
+    ips.sort_unstable();
+    ips.dedup();
+    ips
 }
 
 /// The API writes `null` for what is empty.

@@ -13,11 +13,11 @@ use serde_json::{Value, json};
 use super::server::{ApiServer, NODE};
 use crate::agent::Agent;
 use crate::cgroup::{self, Cgroup};
-use crate::envoy::{ADMIN_PORT, ANSWERED, Envoy};
+use crate::envoy::Envoy;
 use crate::netns::{NodeNet, Pod};
 use crate::process::Process;
 use crate::scratch::unique_name;
-use crate::{admin, locate, sidecar, wait};
+use crate::{locate, sidecar, wait};
 
 /// The name of the tree of pods, as systemd's driver has it.
 pub const TREE: &str = "kubepods.slice";
@@ -142,7 +142,7 @@ impl Kubelet {
                 "state": { "running": { "startedAt": "2026-01-01T00:00:00Z" } },
             }));
         }
-        let mut words: Vec<OsString> = enter(&sandbox);
+        let mut words: Vec<OsString> = cgroup::enter(&sandbox);
         words.extend(net.enter());
         words.extend(["sleep".into(), "infinity".into()]);
         let pause = Process::start(&mut command(words))?;
@@ -180,7 +180,7 @@ impl RunningPod {
 
     /// A command that will run in one of its containers.
     pub fn command<S: AsRef<OsStr>>(&self, container: &str, words: impl IntoIterator<Item = S>) -> Command {
-        let mut all = enter(&self.container(container));
+        let mut all = cgroup::enter(&self.container(container));
         all.extend(self.net.enter());
         all.extend(words.into_iter().map(|word| word.as_ref().to_owned()));
         command(all)
@@ -208,14 +208,6 @@ impl RunningPod {
         Ok(Some((process, envoy)))
     }
 
-    /// How many requests the Envoy in it has answered with success.
-    pub fn answered_by_sidecar(&self) -> Result<u64> {
-        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, ADMIN_PORT));
-        let text = admin::text(self.net.connect(addr)?, &format!("/stats?filter={ANSWERED}"))?;
-        let value = text.lines().find_map(|line| line.strip_prefix(ANSWERED)?.strip_prefix(": "));
-        Ok(value.with_context(|| text.clone())?.trim().parse()?)
-    }
-
     /// Makes the cgroup of a container of which the API server has not heard.
     pub fn add_container(&self, name: &str) -> Result<()> {
         Ok(std::fs::create_dir(self.container(name))?)
@@ -240,11 +232,6 @@ fn id(uid: &str, container: &str) -> String {
     std::hash::Hash::hash(&(uid, container), &mut hash);
     let digits = format!("{:016x}", std::hash::Hasher::finish(&hash));
     digits.repeat(4)
-}
-
-fn enter(cgroup: &Path) -> Vec<OsString> {
-    let script = "echo 0 > \"$0/cgroup.procs\" && exec \"$@\"";
-    vec!["sh".into(), "-c".into(), script.into(), cgroup.into()]
 }
 
 fn command(words: Vec<OsString>) -> Command {

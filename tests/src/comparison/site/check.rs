@@ -2,12 +2,13 @@
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Site, sidecars};
+use super::Site;
 use crate::agent::Agent;
 use crate::comparison::plan::Mode;
 use crate::netns::Pod;
 use crate::node::Workload;
 use crate::response::Response;
+use crate::sidecar;
 use crate::wait::{self, PATIENCE};
 
 impl Site {
@@ -108,20 +109,20 @@ impl<'a> Probe<'a> {
     /// Every response goes through the Envoy of the client, and each that is forwarded through that of the origin.
     fn sidecar(&self) -> Result<()> {
         let is_envoy = |response: &Response| response.field("server") == Some("envoy");
-        let before = sidecars::answered(self.pod)?;
+        let before = sidecar::answered(self.pod)?;
         let mode = self.site.mode();
         if mode == Mode::EnvoyCache {
             self.stored(is_envoy)?;
-            ensure!(sidecars::answered(self.pod)? >= before + 3, "not every answer went through Envoy");
+            ensure!(sidecar::answered(self.pod)? >= before + 3, "not every answer went through Envoy");
             return Ok(());
         }
         let inner = (mode == Mode::SidecarBoth).then(|| self.site.origin.pod());
-        let inner_before = inner.map(sidecars::answered).transpose()?;
+        let inner_before = inner.map(sidecar::answered).transpose()?;
         let response = self.reaches_origin()?;
-        let counted = sidecars::answered(self.pod)? - before;
+        let counted = sidecar::answered(self.pod)? - before;
         ensure!(is_envoy(&response) && counted == 2, "{counted} of 2 through Envoy: {response:?}");
         if let (Some(pod), Some(inner_before)) = (inner, inner_before) {
-            let counted = sidecars::answered(pod)? - inner_before;
+            let counted = sidecar::answered(pod)? - inner_before;
             ensure!(counted == 2, "{counted} of 2 through the origin's Envoy: {response:?}");
         }
         Ok(())

@@ -3,15 +3,15 @@
 
 use std::net::SocketAddr;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use super::place::{Place, loopback};
 use crate::cgroup::Cgroup;
-use crate::envoy::{ADMIN_PORT, ANSWERED, Envoy};
+use crate::envoy::Envoy;
 use crate::netns::Pod;
 use crate::node::Workload;
 use crate::process::Process;
-use crate::{admin, sidecar};
+use crate::sidecar;
 
 /// How many start at once: none of a hundred at once would be ready while one can be waited for.
 const STARTING_MAX: usize = 4;
@@ -76,12 +76,4 @@ impl Sidecars {
 
 fn launch(place: Place<'_>, envoy: &Envoy) -> Result<Process> {
     place.start(envoy.words_as_sidecar()?.context("envoy is not installed")?)
-}
-
-/// How many requests the Envoy of a pod has answered with success.
-pub(super) fn answered(pod: &Pod) -> Result<u64> {
-    let text = admin::text(pod.connect(loopback(ADMIN_PORT))?, &format!("/stats?filter={ANSWERED}"))?;
-    let value = text.lines().find_map(|line| line.strip_prefix(ANSWERED)?.strip_prefix(": "));
-    ensure!(value.is_some(), "no {ANSWERED}: {text}");
-    Ok(value.unwrap_or_default().trim().parse()?)
 }

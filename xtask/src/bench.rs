@@ -8,6 +8,9 @@ use anyhow::{Context, Result, ensure};
 use crate::checkout::Checkout;
 use crate::{setup, steps};
 
+/// The packages are always named together: by itself each would have its dependencies built with other features.
+const COMPARISON: [&str; 3] = ["--package=cache-userspace", "--package=tests", "--bench=comparison"];
+
 /// Installs what is missing, builds, measures.
 ///
 /// # Errors
@@ -18,8 +21,9 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
     let mut oha = None;
     if !asks_for_help {
         oha = Some(setup::install_bench(&checkout, || {
-            steps::run(checkout.cargo().args(["build", "--release", "--package=cache-userspace"]))?;
-            steps::run(checkout.cargo().args(["bench", "--no-run", "--package=tests", "--bench=comparison"]))
+            let mut build = checkout.cargo();
+            build.args(["build", "--release", "--bin=sidestep"]).args(COMPARISON);
+            steps::run(&mut build)
         })?);
     }
     let mut bench = checkout.cargo();
@@ -27,7 +31,9 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
         bench.env("SIDESTEP_OHA", oha);
     }
     let status = bench
-        .args(["bench", "--quiet", "-p", "tests", "--bench", "comparison", "--"])
+        .args(["bench", "--quiet"])
+        .args(COMPARISON)
+        .arg("--")
         .args(arguments)
         .env("SIDESTEP_BENCH_FROM", std::env::current_dir()?)
         .env("SIDESTEP_BIN", checkout.sidestep())

@@ -58,6 +58,19 @@ pub struct Options {
     pub limits: Limits,
 }
 
+/// What a daemon is to know of the cluster that its node belongs to.
+#[derive(Clone, Debug)]
+pub struct Membership {
+    /// The node's name.
+    pub node: String,
+    /// How the watches of the cluster are doing.
+    pub health: Health,
+    /// How long a pod may be given what is stored after the mesh let it through (MESH.md S3).
+    pub authorization_lease: Duration,
+    /// How long nothing is stored of a service after a change (MESH.md S6).
+    pub storing_pause: Duration,
+}
+
 /// Why a daemon did not start or a workload was not enrolled.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
@@ -99,8 +112,8 @@ struct Shared {
     /// How many enrolments there ever were.
     enrolments: AtomicU32,
     failures: Mutex<HashMap<String, view::Failure>>,
-    /// The name of the node in its cluster, and how the watches of that are doing.
-    cluster: Mutex<Option<(String, Health)>>,
+    /// The cluster that the node belongs to.
+    cluster: Mutex<Option<Membership>>,
     /// What is intercepted for workloads of a cluster.
     destinations: Mutex<HashSet<SocketAddr>>,
 }
@@ -225,9 +238,9 @@ impl Daemon {
         Ok(())
     }
 
-    /// Shows in listings which node of a cluster this is, and how the watches of that are doing.
-    pub fn joined(&self, node: String, health: Health) {
-        *lock(&self.shared.cluster) = Some((node, health));
+    /// Says which node of a cluster this is, before any of its pods is enrolled.
+    pub fn join(&self, membership: Membership) {
+        *lock(&self.shared.cluster) = Some(membership);
     }
 
     /// The figures, the kernel's included.

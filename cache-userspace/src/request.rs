@@ -8,6 +8,7 @@ mod content;
 pub mod explain;
 mod fetch;
 mod landing;
+mod lease;
 mod outcome;
 mod promote;
 mod searches;
@@ -40,10 +41,11 @@ use crate::redirect::bypass::Bypass;
 use crate::redirect::enrolled::Enrolled;
 use crate::redirect::hot::HotSet;
 use crate::respond::{CacheStatus, Forwarded, Own, Response, Reused};
-use crate::route::{Route, Routes};
+use crate::route::{Route, Routes, Service};
 use crate::store::Store;
 use ask::{About, Ask, LookUp};
 use fetch::Fetched;
+use lease::Claim;
 use searches::Searches;
 
 /// How often a request that waited in vain for another's answer looks again before it goes on alone.
@@ -121,16 +123,16 @@ pub struct Connection {
     pub enrolled: Option<Enrolled>,
     /// Whether a later connection of the client might be enrolled where this one is not.
     pub may_be_enrolled: bool,
-    /// The workload's partition of the cache.
+    /// The workload's partition of the cache where its destination is no service that is known.
     partition: Vec<u8>,
-    /// The identity of the destination in keys: the address itself. A name is only a claim of the client.
+    /// The identity of such a destination in keys: the address itself. A name is only a claim of the client.
     destination_identity: String,
 }
 
 impl Connection {
     /// A connection of `workload` to `destination`.
     pub fn new(workload: Arc<Workload>, destination: SocketAddr, source: Option<IpAddr>, id: u64) -> Self {
-        let partition = workload.partition();
+        let partition = workload.partition(workload.netns_cookie);
         let destination_identity = destination.to_string();
         Self {
             workload,
@@ -161,24 +163,38 @@ impl Connection {
     }
 
     /// The primary key of a request (RFC 9111 §2) with this content.
-    fn key(&self, request: &RequestHead, content: &[u8]) -> Vec<u8> {
-        let destination = self.destination_identity.as_bytes();
-        let mut key =
-            Vec::with_capacity(self.partition.len() + destination.len() + request.target.len() + 96);
-        policy::key(&self.partition, destination, authority(request), &request.target, &mut key);
+    fn key(&self, request: &RequestHead, content: &[u8], service: Option<&Service>) -> Vec<u8> {
+        let destination = self.identity(service);
+        let of_service = service.map(|service| self.workload.partition(service.epoch));
+        let partition = of_service.as_ref().unwrap_or(&self.partition);
+        let mut key = Vec::with_capacity(partition.len() + destination.len() + request.target.len() + 96);
+        policy::key(partition, destination, authority(request), &request.target, &mut key);
         if is_query(request) {
             policy::query_key(&mut key, &request.fields, content);
         }
         key
     }
 
-    /// The name under which writes invalidate a target of the request's authority.
-    fn resource(&self, request: &RequestHead, target: &[u8]) -> Vec<u8> {
+    /// The name under which writes invalidate a target of the request's authority: the same in all epochs, for what began
+    /// in one may end in another.
+    fn resource(&self, request: &RequestHead, target: &[u8], service: Option<&Service>) -> Vec<u8> {
         let mut resource = Vec::new();
-        let destination = self.destination_identity.as_bytes();
-        policy::resource(destination, authority(request), target, &mut resource);
+        policy::resource(self.identity(service), authority(request), target, &mut resource);
         resource
     }
+
+    /// The destination's identity in keys (MESH.md S1).
+    fn identity<'a>(&'a self, service: Option<&'a Service>) -> &'a [u8] {
+        service.map_or(self.destination_identity.as_bytes(), |service| &service.identity)
+    }
+}
+
+/// A request that goes past what is stored: whose it is, where it goes, and what its answer says of the client's rights.
+#[derive(Clone, Copy)]
+struct Past<'a> {
+    connection: &'a Connection,
+    service: Option<&'a Service>,
+    claim: Claim,
 }
 
 impl Path {
@@ -215,12 +231,12 @@ impl Path {
         mut body: RequestBody<'a>,
         connection: &Arc<Connection>,
     ) -> Result<Response<'a>, ForwardError> {
-        let rules = match self.routes.find() {
-            Route::Cache(rules) => rules,
-            Route::Bypass(detail) => {
-                return self.bypass(request, &Content::default(), body, connection, "bypass", detail).await;
-            }
-        };
+        let Route { rules, service, bypass } = self.route(connection);
+        let past =
+            Past { connection, service: service.as_deref(), claim: Claim::of(request, service.as_deref()) };
+        if let Some(detail) = bypass {
+            return self.bypass(request, &Content::default(), body, past, "bypass", detail).await;
+        }
         let view = view(request);
         let content = match policy::eligible(&view, rules) {
             Eligibility::Lookup => self.content(request, &mut body).await?,
@@ -231,9 +247,9 @@ impl Path {
             if matches!(reason, Reason::ContentTooLarge | Reason::ContentLate | Reason::ContentRoom) {
                 self.counters.query_contents_refused.incr();
             }
-            return self.bypass(request, &content, body, connection, reason.fwd(), reason.as_str()).await;
+            return self.bypass(request, &content, body, past, reason.fwd(), reason.as_str()).await;
         }
-        let key = connection.key(request, &content.bytes);
+        let key = connection.key(request, &content.bytes, past.service);
         let mut wait_until = None;
         for look in 1..=LOOKS_MAX {
             let search_key = if is_query(request) { None } else { self.searches.key(&key, &request.target) };
@@ -242,18 +258,13 @@ impl Path {
             let (selected, miss) = match policy::decide(&view, found.candidates(), rules, now) {
                 Decision::Reuse { index, age, revalidate } => match found.entry(index, &self.store) {
                     Some(entry) if !takes(request, &entry.stored) => (None, Miss::Request),
+                    // The origin says whether this client may have it.
+                    Some(_) if past.claim.left(connection, now.boot).is_none() => (Some(index), Miss::Lease),
                     Some(entry) => {
                         if revalidate {
                             let general = general(request);
-                            let ask = Ask::new(
-                                &general,
-                                &content,
-                                connection,
-                                rules,
-                                &found,
-                                Some(index),
-                                Miss::Stale,
-                            );
+                            let about = (connection, rules, service.as_ref());
+                            let ask = Ask::new(&general, &content, about, &found, Some(index), Miss::Stale);
                             self.validate_in_background(ask);
                         }
                         let reused = if revalidate { Reused::StaleWhileRevalidate } else { Reused::Hit };
@@ -268,7 +279,8 @@ impl Path {
                 Decision::Validate { index, miss } => (Some(index), miss),
                 Decision::Forward(miss) => (None, miss),
             };
-            let ask = Ask::new(request, &content, connection, rules, &found, selected, miss);
+            let about = (connection, rules, service.as_ref());
+            let ask = Ask::new(request, &content, about, &found, selected, miss);
             // One wait for all looks.
             let until = *wait_until.get_or_insert_with(|| Instant::now() + self.limits.collapse_timeout);
             let fetched = self.fetch(ask, body, (look < LOOKS_MAX).then_some(until)).await;
@@ -277,7 +289,15 @@ impl Path {
                 Fetched::LookAgain(client) => body = client,
             }
         }
-        self.bypass(request, &content, body, connection, "miss", "look-again").await
+        self.bypass(request, &content, body, past, "miss", "look-again").await
+    }
+
+    /// What applies to the connection's next request.
+    fn route(&self, connection: &Connection) -> Route<'_> {
+        match connection.workload.leases {
+            Some(_) => self.routes.find_service(&connection.destination),
+            None => self.routes.find(),
+        }
     }
 
     /// Forwards a request that was not looked up; its answer is not stored.
@@ -286,14 +306,17 @@ impl Path {
         request: &RequestHead,
         content: &Content,
         body: RequestBody<'a>,
-        connection: &Connection,
+        past: Past<'_>,
         fwd: &'static str,
         detail: &'static str,
     ) -> Result<Response<'a>, ForwardError> {
+        let connection = past.connection;
         let taught = |error: &ForwardError| self.leave_alone(connection, error);
+        let requested_at = clock::boot();
         let mut exchange = self.exchange(request, content, body, connection).await.inspect_err(taught)?;
         let answer = self.answer(&mut exchange, request, content, connection).await.inspect_err(taught);
-        self.invalidate(request, connection, &answer);
+        self.note_rights(past.claim, connection, &answer, requested_at);
+        self.invalidate(request, past, &answer);
         match answer? {
             Answer::Opaque => Ok(Response::Opaque(Box::new(exchange))),
             Answer::Head(head) => {
@@ -308,13 +331,9 @@ impl Path {
 
     /// Makes stored responses unusable that the request may have changed: before the client learns that it happened
     /// (RFC 9111 §4.4).
-    fn invalidate(
-        &self,
-        request: &RequestHead,
-        connection: &Connection,
-        answer: &Result<Answer, ForwardError>,
-    ) {
-        let resource = connection.resource(request, &request.target);
+    fn invalidate(&self, request: &RequestHead, past: Past<'_>, answer: &Result<Answer, ForwardError>) {
+        let Past { connection, service, .. } = past;
+        let resource = connection.resource(request, &request.target, service);
         if let Ok(Answer::Head(head)) = answer {
             // RFC 9875 §3 asks for no success: the origin's word is enough.
             for group in policy::invalidated_groups(&request.method, &head.fields) {
@@ -332,7 +351,7 @@ impl Path {
         self.store.invalidate(&resource);
         if let Ok(Answer::Head(head)) = answer {
             for target in policy::named_targets(&view(request), authority(request), &answer_view(head)) {
-                self.store.invalidate(&connection.resource(request, &target));
+                self.store.invalidate(&connection.resource(request, &target, service));
             }
         }
     }

@@ -38,6 +38,7 @@ pub struct Envoy {
     listener_filters: Vec<Value>,
     http_filters: Vec<Value>,
     admin: Option<u16>,
+    tells_times: bool,
 }
 
 impl Envoy {
@@ -69,18 +70,15 @@ impl Envoy {
     }
 
     fn with(listens: (&'static str, u16), cluster: Value, listener_filters: &[Value]) -> Result<Self> {
-        // Without this each answer says how long it took, and no two are the same.
-        let router = json!({"name": "envoy.filters.http.router", "typed_config": {
-            "@type": of_extension("filters.http.router.v3.Router"), "suppress_envoy_headers": true,
-        }});
         Ok(Self {
             scratch: Scratch::new()?,
             listens,
             threads: 1,
             cluster,
             listener_filters: listener_filters.to_vec(),
-            http_filters: vec![router],
+            http_filters: Vec::new(),
             admin: None,
+            tells_times: false,
         })
     }
 
@@ -99,8 +97,13 @@ impl Envoy {
         let cache = json!({"name": "envoy.filters.http.cache", "typed_config": {
             "@type": of_extension("filters.http.cache.v3.CacheConfig"), "typed_config": {"@type": store},
         }});
-        self.http_filters.insert(0, cache);
+        self.http_filters.push(cache);
         self
+    }
+
+    /// Says of each answer how long its upstream took, as Istio's do: no two are the same.
+    pub fn telling_times(self) -> Self {
+        Self { tells_times: true, ..self }
     }
 
     /// Speaks about itself at [`ADMIN_PORT`] of 127.0.0.1.
@@ -109,6 +112,10 @@ impl Envoy {
     }
 
     fn json(&self) -> Value {
+        let router = json!({"name": "envoy.filters.http.router", "typed_config": {
+            "@type": of_extension("filters.http.router.v3.Router"), "suppress_envoy_headers": !self.tells_times,
+        }});
+        let http_filters: Vec<&Value> = self.http_filters.iter().chain([&router]).collect();
         let connection = json!({
             "@type": of_extension("filters.network.http_connection_manager.v3.HttpConnectionManager"),
             "stat_prefix": "all",
@@ -116,7 +123,7 @@ impl Envoy {
                 {"name": "all", "domains": ["*"],
                  "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "origin"}}]}
             ]},
-            "http_filters": self.http_filters,
+            "http_filters": http_filters,
         });
         let (ip, port) = self.listens;
         let listener = json!({

@@ -84,6 +84,8 @@ fn a_large_cluster_takes_little() -> Result<()> {
     let pod = cluster.run("a")?;
     cluster.label(&format!("{SHOP}/pods/a"), "enabled")?;
     cluster.becomes(&pod.name(), Some("enrolled"))?;
+    let destinations = || cluster.status().map(|status| status["cluster"]["destinations"].as_u64());
+    let all = destinations()?.map(|before| before + SERVICES as u64);
     let (memory_before, cpu_before) = (memory()?, cpu_seconds(pid)?);
 
     for number in 0..SERVICES {
@@ -98,8 +100,6 @@ fn a_large_cluster_takes_little() -> Result<()> {
         cluster.api.create(&format!("{SHOP}/pods"), &bystander(number))?;
     }
     // Each kind is watched by itself: when the last of each was taken up, all were.
-    let destinations = || cluster.status().map(|status| status["cluster"]["destinations"].as_u64());
-    let all = Some(SERVICES as u64 + 1);
     wait::wait_until(wait::PATIENCE, "all Services", || destinations().is_ok_and(|found| found == all))?;
     cluster.label(&format!("{SHOP}/pods/a"), "")?;
     let took = cluster.becomes(&pod.name(), None)?;

@@ -128,6 +128,8 @@ counters! {
         connections_over_limit: Counter,
         /// Connections that ended with an answer so that the client's next one may be answered by the kernel.
         connections_renewed: Counter,
+        /// Authorization leases of pods that a refusal ended.
+        leases_revoked: Counter,
         /// Requests answered fresh from the store, those answered by the kernel included.
         hits: Counter,
         /// Requests answered by the kernel, inside the client's send().

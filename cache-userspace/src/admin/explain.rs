@@ -191,6 +191,9 @@ pub struct Key {
     pub service_account: String,
     /// Cookie of the network namespace of the partition.
     pub netns_cookie: u64,
+    /// How the service stands, of whose responses it is: another number after each change (MESH.md S6).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u64>,
     /// The enrolled workloads that share the partition.
     pub workloads: Vec<String>,
     /// The destination's identity.

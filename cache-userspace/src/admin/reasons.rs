@@ -66,8 +66,8 @@ impl Reasons {
     pub fn figures(&self) -> Vec<ReasonFigure> {
         let forwarded = Miss::ALL.iter().zip(&self.forwarded).map(|(miss, counter)| ReasonFigure {
             name: "forwarded_by_reason",
-            help: "Requests that went forward after a look-up, by the fwd word of RFC 9211.",
-            reason: miss.as_str(),
+            help: "Requests that went forward after a look-up, by the fwd word of RFC 9211, or its detail.",
+            reason: miss.detail().unwrap_or(miss.as_str()),
             value: counter.value(),
         });
         let by = |name, help, counters: &'static [Reason], values: &[Counter]| {

@@ -1,6 +1,6 @@
 //! Workloads come and go: their listeners, what the kernel knows of them, and the order in which both end.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,8 +14,11 @@ use super::{AppError, Daemon, Shared, lock, view};
 use crate::accept::gate::Gate;
 use crate::accept::netns::Netns;
 use crate::accept::{Acceptor, Taken};
+use crate::clock;
 use crate::identify::Workload;
+use crate::identify::lease::Leases;
 use crate::identify::sidecar::Unproven;
+use crate::kube::index::Destination;
 use crate::redirect::cgroup::Cgroup;
 use crate::redirect::kernel::{Attachment, Kernel, words};
 
@@ -147,6 +150,10 @@ impl Daemon {
         let member_ids: Vec<u64> = members.iter().map(Cgroup::id).collect();
         let place = (netns, listeners.netns_cookie);
         let mut workload = Workload::new(name.clone(), [namespace, service_account], id, place, epoch);
+        if let Intercepted::Services { .. } = &intercepted {
+            let lasts = lock(&shared.cluster).as_ref().map(|cluster| cluster.authorization_lease);
+            workload.leases = Some(Leases::new(lasts.unwrap_or_default()));
+        }
         if matches!(intercepted, Intercepted::Services { .. }) && members.is_empty() {
             let (shared, name) = (Arc::downgrade(shared), name.clone());
             let alarm = move || {
@@ -208,8 +215,22 @@ impl Daemon {
         lock(&self.shared.failures).remove(name);
     }
 
-    /// Makes these the destinations whose connections are redirected for workloads of a cluster.
-    pub fn intercept(&self, destinations: HashSet<SocketAddr>) {
+    /// Makes these the services of the cluster: what is stored of others, or of what they were before, no longer counts, and
+    /// the connections of pods to them are redirected.
+    pub fn publish(&self, services: &HashMap<SocketAddr, Arc<Destination>>) {
+        let shared = &self.shared;
+        let pause = lock(&shared.cluster).as_ref().map_or(Duration::ZERO, |cluster| cluster.storing_pause);
+        // First: what is promoted looks at it last, and a connection that is redirected must find its service.
+        let outdated = shared.path.routes.publish(services, clock::boot(), pause);
+        if let (Some(hot), false) = (&shared.path.hot, outdated.is_empty()) {
+            let outdated: HashSet<_> =
+                outdated.iter().map(|at| (words(at.ip()), u32::from(at.port()))).collect();
+            hot.remove_destinations(|ip, port| outdated.contains(&(*ip, port)));
+        }
+        self.intercept(services.keys().copied().collect());
+    }
+
+    fn intercept(&self, destinations: HashSet<SocketAddr>) {
         let mut before = lock(&self.shared.destinations);
         if *before == destinations {
             return;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cache_common::event::Counter as KernelCounter;
 use cache_common::hot::CHUNK_BYTES;
 
-use super::{Shared, lock};
+use super::{Membership, Shared, lock};
 use crate::admin::explain::{BadQuestion, Explanation, Question};
 use crate::admin::{
     AccelerationStatus, ClusterStatus, Counters, DaemonView, EnrolmentState, Position, StoreStatus,
@@ -85,7 +85,7 @@ impl DaemonView for View {
 
     fn cluster(&self) -> Option<ClusterStatus> {
         let cluster = lock(&self.0.cluster);
-        let (node, health) = cluster.as_ref()?;
+        let Membership { node, health, .. } = cluster.as_ref()?;
         let watches = health.kinds().into_iter().map(|(kind, watched)| WatchStatus {
             kind: kind.names().1.to_owned(),
             is_synced: watched.is_synced,

@@ -31,6 +31,7 @@ fn explanation() -> Explanation {
             namespace: "shop".to_owned(),
             service_account: "web".to_owned(),
             netns_cookie: 7,
+            epoch: None,
             workloads: vec!["a".to_owned(), "b".to_owned()],
             destination: "10.0.0.7:80".to_owned(),
             authority: "shop.test".to_owned(),

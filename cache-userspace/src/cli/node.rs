@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use self::candidates::Candidates;
 use crate::admin::Switches;
 use crate::admin::switch::state_dir;
-use crate::app::{Daemon, Options, raise_descriptor_limit};
+use crate::app::{Daemon, Membership, Options, raise_descriptor_limit};
 use crate::config::{Config, KubernetesConfig, Limits, WorkloadConfig};
 use crate::kube;
 use crate::kube::index::{Settings, Snapshot};
@@ -89,7 +89,7 @@ impl Node {
         };
         let mut daemon = Daemon::start(options, switches)?;
         if let Some(cluster) = &cluster {
-            daemon.joined(cluster.node.clone(), cluster.health.clone());
+            daemon.join(cluster.membership.clone());
         }
         daemon.serve_admin(&config.admin)?;
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -133,8 +133,7 @@ impl Node {
 
 /// The cluster that this node belongs to.
 struct Cluster {
-    node: String,
-    health: Health,
+    membership: Membership,
     cgroup_root: Option<PathBuf>,
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     /// What was last taken up of them.
@@ -154,8 +153,12 @@ impl Cluster {
         let (node, health) = (config.node()?, Health::default());
         tokio::spawn(kube::watch::run(client, node.clone(), settings, health.clone(), publish));
         Ok(Self {
-            node,
-            health,
+            membership: Membership {
+                node,
+                health,
+                authorization_lease: config.authorization_lease.0,
+                storing_pause: config.storing_pause.0,
+            },
             cgroup_root: config.cgroup_root.clone(),
             snapshots,
             taken_up: Arc::default(),
@@ -165,9 +168,7 @@ impl Cluster {
     /// Makes its services those that are intercepted; says whether it says something else of the pods.
     fn take_up(&mut self, daemon: &Daemon) -> bool {
         let Some(snapshot) = self.snapshots.borrow_and_update().clone() else { return false };
-        // A pod's address is soon another's, and keys do not hold whose it is yet.
-        let lasting = snapshot.destinations.iter().filter(|(_, it)| it.pod_uid.is_none());
-        daemon.intercept(lasting.map(|(at, _)| *at).collect());
+        daemon.publish(&snapshot.destinations);
         let is_other = snapshot.pods != self.taken_up.pods;
         self.taken_up = snapshot;
         is_other

@@ -4,10 +4,11 @@
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use serde::{Deserializer, de};
+use serde::{Deserialize, Deserializer, de};
 
-use super::{PORTS_MAX, WORKER_THREADS_MAX};
+use super::{PORTS_MAX, Span, WORKER_THREADS_MAX};
 use crate::redirect::hot::Skipped;
 
 struct NonEmpty;
@@ -80,6 +81,17 @@ impl de::Visitor<'_> for Threads {
         let number = usize::try_from(number).ok().filter(|number| *number <= WORKER_THREADS_MAX);
         let outside = || E::custom(format_args!("threads are a number from 1 to {WORKER_THREADS_MAX}"));
         number.and_then(NonZeroUsize::new).ok_or_else(outside).map(Some)
+    }
+}
+
+/// Longest authorization lease: for so long nobody learns of what the mesh has decided meanwhile.
+const LEASE_MAX: Duration = Duration::from_secs(60 * 60);
+
+pub(super) fn lease<'de, D: Deserializer<'de>>(input: D) -> Result<Span, D::Error> {
+    let span = Span::deserialize(input)?;
+    match span.0 {
+        time if time <= LEASE_MAX => Ok(span),
+        _ => Err(de::Error::custom("an authorization lease lasts an hour at most")),
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::fields;
+use super::{Span, fields};
 
 /// The environment variable that names the node, as the downward API sets it.
 const NODE_NAME_ENV: &str = "NODE_NAME";
@@ -31,6 +32,13 @@ pub struct KubernetesConfig {
     pub excluded_namespaces: BTreeSet<String>,
     /// Names of the containers that are a mesh's proxies: their connections are never redirected.
     pub proxy_containers: BTreeSet<String>,
+    /// How long a pod may be given what is stored of a service after one of its own requests to it was let through
+    /// (MESH.md S3): at most an hour.
+    #[serde(deserialize_with = "fields::lease")]
+    pub authorization_lease: Span,
+    /// How long nothing is stored of a service after it, who is behind it, or its routes have changed (MESH.md S6): as
+    /// long as proxies may take to learn of it.
+    pub storing_pause: Span,
 }
 
 impl Default for KubernetesConfig {
@@ -54,6 +62,8 @@ impl Default for KubernetesConfig {
                 "consul-dataplane",
                 "envoy-sidecar",
             ]),
+            authorization_lease: Span(Duration::from_secs(30)),
+            storing_pause: Span(Duration::from_secs(10)),
         }
     }
 }

@@ -1,10 +1,12 @@
 //! Who is asking: the workload that a connection came from. Which cgroup and which namespace that is, is found out
 //! when the workload is enrolled; a connection knows it by the listener that accepted it.
 
+pub mod lease;
 pub mod sidecar;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use self::lease::Leases;
 use self::sidecar::Unproven;
 use crate::accept::netns::Netns;
 
@@ -27,6 +29,8 @@ pub struct Workload {
     pub epoch: u32,
     /// Set where a proxy that nobody told us of might be in it.
     pub unproven: Option<Unproven>,
+    /// Set for a pod of a cluster: what it was seen to be let through to.
+    pub leases: Option<Leases>,
     has_ended: AtomicBool,
 }
 
@@ -41,8 +45,8 @@ impl Workload {
         epoch: u32,
     ) -> Self {
         let has_ended = AtomicBool::new(false);
-        let unproven = None;
-        Self { name, namespace, service_account, id, netns, netns_cookie, epoch, unproven, has_ended }
+        let (unproven, leases) = (None, None);
+        Self { name, namespace, service_account, id, netns, netns_cookie, epoch, unproven, leases, has_ended }
     }
 
     /// Ends it: its connections end with their next answer.
@@ -55,26 +59,33 @@ impl Workload {
         self.has_ended.load(Ordering::Relaxed)
     }
 
-    /// The partition of the cache that the workload reads and fills (MESH.md S2).
-    ///
-    /// Namespace and service account, and the network namespace: the same address may be another server in another
-    /// one, and nothing here proves that it is not.
-    pub fn partition(&self) -> Vec<u8> {
+    /// The partition of the cache that the workload reads and fills (MESH.md S2): namespace and service account, the mesh's
+    /// identity, and within which scope they count. That is the epoch of a service, or else the network namespace: the
+    /// same address may be another server in another one, and nothing here proves that it is not.
+    pub fn partition(&self, scope: u64) -> Vec<u8> {
         let mut partition = Vec::with_capacity(self.namespace.len() + self.service_account.len() + 10);
         partition.extend_from_slice(self.namespace.as_bytes());
         partition.push(0);
         partition.extend_from_slice(self.service_account.as_bytes());
         partition.push(0);
-        partition.extend_from_slice(&self.netns_cookie.to_be_bytes());
+        partition.extend_from_slice(&scope.to_be_bytes());
         partition
     }
 
-    /// Namespace, service account and cookie of the network namespace that a partition was made of.
+    /// Namespace, service account and scope that a partition was made of.
     pub fn identity_of(partition: &[u8]) -> Option<(String, String, u64)> {
-        let (names, cookie) = partition.split_last_chunk()?;
+        let (names, scope) = partition.split_last_chunk()?;
         let mut names = names.split(|byte| *byte == 0);
         let mut name = || Some(String::from_utf8_lossy(names.next()?).into_owned());
-        Some((name()?, name()?, u64::from_be_bytes(*cookie)))
+        Some((name()?, name()?, u64::from_be_bytes(*scope)))
+    }
+
+    /// Whether a partition is of this namespace and service account.
+    pub fn shares(&self, partition: &[u8]) -> bool {
+        let of = Self::identity_of(partition);
+        of.is_some_and(|(namespace, account, _)| {
+            namespace == self.namespace && account == self.service_account
+        })
     }
 }
 
@@ -87,7 +98,11 @@ mod tests {
         let identity = ["shop", "web"].map(str::to_owned);
         let workload = Workload::new("a".to_owned(), identity, 1, (Netns::Own, 7), 1);
         let expected = Some(("shop".to_owned(), "web".to_owned(), 7));
-        assert_eq!(Workload::identity_of(&workload.partition()), expected);
+        assert_eq!(Workload::identity_of(&workload.partition(7)), expected);
         assert_eq!(Workload::identity_of(b"short"), None);
+        assert!(workload.shares(&workload.partition(8)));
+        let other = ["shop", "api"].map(str::to_owned);
+        let other = Workload::new("b".to_owned(), other, 2, (Netns::Own, 7), 2);
+        assert!(!other.shares(&workload.partition(7)) && !other.shares(b"short"));
     }
 }

@@ -20,16 +20,32 @@ pub enum Kind {
     Service,
     /// EndpointSlices.
     EndpointSlice,
+    /// Pods of every node, of which only the revision is read.
+    Revision,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 4] = [Self::Namespace, Self::Service, Self::EndpointSlice, Self::Pod];
+    pub const ALL: [Self; 5] =
+        [Self::Namespace, Self::Service, Self::EndpointSlice, Self::Pod, Self::Revision];
+
+    /// Its name in listings.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Revision => "PodMetadata",
+            _ => self.names().1,
+        }
+    }
+
+    /// Whether nothing but the metadata of its objects is asked for.
+    pub fn is_metadata(self) -> bool {
+        self == Self::Revision
+    }
 
     /// Its group, its kind and its plural, as the API server calls them.
     pub fn names(self) -> (&'static str, &'static str, &'static str) {
         match self {
-            Self::Pod => ("", "Pod", "pods"),
+            Self::Pod | Self::Revision => ("", "Pod", "pods"),
             Self::Namespace => ("", "Namespace", "namespaces"),
             Self::Service => ("", "Service", "services"),
             Self::EndpointSlice => ("discovery.k8s.io", "EndpointSlice", "endpointslices"),
@@ -92,10 +108,17 @@ pub enum Object {
     /// A namespace.
     Namespace(Meta),
     /// A Service.
-    Service(Meta, Service),
+    Service(Meta, Box<Service>),
     /// An EndpointSlice.
     EndpointSlice(Meta, EndpointSlice),
+    /// A pod of any node, with the labels that tell its revision.
+    Revision(Meta),
 }
+
+/// The labels that tell which revision of a template a pod was made from: those of Deployments; of StatefulSets and
+/// DaemonSets; of Argo Rollouts.
+pub const REVISION_LABELS: [&str; 3] =
+    ["pod-template-hash", "controller-revision-hash", "rollouts-pod-template-hash"];
 
 impl Object {
     /// Reads what the API server sent, its metadata apart.
@@ -108,6 +131,11 @@ impl Object {
             Kind::Namespace => Self::Namespace(meta),
             Kind::Service => Self::Service(meta, read(rest)?),
             Kind::EndpointSlice => Self::EndpointSlice(meta, read(rest)?),
+            Kind::Revision => {
+                let mut labels = meta.labels;
+                labels.retain(|name, _| REVISION_LABELS.contains(&name.as_str()));
+                Self::Revision(Meta { labels, annotations: BTreeMap::new(), ..meta })
+            }
         })
     }
 
@@ -125,7 +153,8 @@ impl Object {
         let (Self::Pod(meta, _)
         | Self::Namespace(meta)
         | Self::Service(meta, _)
-        | Self::EndpointSlice(meta, _)) = self;
+        | Self::EndpointSlice(meta, _)
+        | Self::Revision(meta)) = self;
         meta
     }
 
@@ -136,6 +165,7 @@ impl Object {
             Self::Namespace(_) => Kind::Namespace,
             Self::Service(..) => Kind::Service,
             Self::EndpointSlice(..) => Kind::EndpointSlice,
+            Self::Revision(_) => Kind::Revision,
         }
     }
 }
@@ -280,6 +310,9 @@ pub struct ServiceSpec {
     /// Its ports.
     #[serde(deserialize_with = "or_default")]
     pub ports: Vec<ServicePort>,
+    /// The labels of the pods behind it.
+    #[serde(deserialize_with = "or_default")]
+    pub selector: BTreeMap<String, String>,
 }
 
 impl ServiceSpec {
@@ -307,6 +340,8 @@ pub struct ServicePort {
     pub app_protocol: Option<String>,
     /// Its number.
     pub port: u16,
+    /// The number or name of the pods' port.
+    pub target_port: Value,
 }
 
 /// A part of what is behind a Service.
@@ -333,6 +368,24 @@ pub struct Endpoint {
     pub addresses: Vec<String>,
     /// Which object it is.
     pub target_ref: Option<TargetRef>,
+    /// Whether it answers now.
+    #[serde(deserialize_with = "or_default")]
+    pub conditions: EndpointConditions,
+}
+
+impl Endpoint {
+    /// Whether requests are sent to it.
+    pub fn is_ready(&self) -> bool {
+        self.conditions.ready != Some(false)
+    }
+}
+
+/// How one who answers is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct EndpointConditions {
+    /// Missing: not known, to be taken for ready.
+    pub ready: Option<bool>,
 }
 
 /// Which object an endpoint is.

@@ -9,9 +9,10 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt, future};
 use kube::api::{Api, ApiResource, DynamicObject};
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
+use kube::core::PartialObjectMeta;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, ResourceExt};
 use tokio::sync::{mpsc, watch};
@@ -68,7 +69,7 @@ impl Health {
         let mut kinds = self.lock();
         let watched = kinds.entry(kind).or_default();
         if watched.trouble.take().is_some() {
-            tracing::info!(kind = kind.names().1, "watched again");
+            tracing::info!(kind = kind.title(), "watched again");
         }
     }
 
@@ -87,7 +88,7 @@ impl Health {
             } else {
                 "nothing is served by it yet"
             };
-            tracing::warn!(kind = kind.names().1, error, "cannot be watched; {stays}");
+            tracing::warn!(kind = kind.title(), error, "cannot be watched; {stays}");
         }
         (watched.trouble, watched.troubled_at) = (Some(error), Some(Instant::now()));
     }
@@ -227,12 +228,18 @@ impl Watch {
     }
 
     async fn follow(&self, resource: &ApiResource) -> Ended {
-        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), resource);
         let mut config = watcher::Config::default().page_size(PAGE).timeout(WATCH_S);
         if self.kind == Kind::Pod {
             config = config.fields(&format!("spec.nodeName={}", self.node));
         }
-        let mut events = pin!(watcher(api, config));
+        let events = if self.kind.is_metadata() {
+            let api = Api::<PartialObjectMeta<DynamicObject>>::all_with(self.client.clone(), resource);
+            future::Either::Left(watcher(api, config).map_ok(without_content))
+        } else {
+            let api = Api::<DynamicObject>::all_with(self.client.clone(), resource);
+            future::Either::Right(watcher(api, config))
+        };
+        let mut events = pin!(events);
         let mut pause = PAUSE_MIN;
         let mut all: Option<Vec<Object>> = None;
         while let Some(event) = events.next().await {
@@ -290,9 +297,25 @@ impl Watch {
         let key = meta.key();
         Object::parse(self.kind, meta, object.data).map_err(|error| {
             let ObjectKey { namespace, name } = &key;
-            tracing::warn!(kind = self.kind.names().1, namespace, name, %error, "cannot be read");
+            tracing::warn!(kind = self.kind.title(), namespace, name, %error, "cannot be read");
             key
         })
+    }
+}
+
+/// What is said of objects' metadata, as if it were said of whole ones.
+fn without_content(event: Event<PartialObjectMeta<DynamicObject>>) -> Event<DynamicObject> {
+    let whole = |part: PartialObjectMeta<DynamicObject>| DynamicObject {
+        types: part.types,
+        metadata: part.metadata,
+        data: serde_json::Value::Null,
+    };
+    match event {
+        Event::Apply(part) => Event::Apply(whole(part)),
+        Event::Delete(part) => Event::Delete(whole(part)),
+        Event::Init => Event::Init,
+        Event::InitApply(part) => Event::InitApply(whole(part)),
+        Event::InitDone => Event::InitDone,
     }
 }
 

@@ -59,11 +59,13 @@ pub enum Miss {
     Request,
     /// Only a part is stored, and not the one that the request asks for.
     Partial,
+    /// What is stored would answer, but the origin has to say first that this client may have it (MESH.md S3).
+    Lease,
 }
 
 impl Miss {
     /// Every one of them.
-    pub const ALL: &[Self] = &[Self::Uri, Self::Vary, Self::Stale, Self::Request, Self::Partial];
+    pub const ALL: &[Self] = &[Self::Uri, Self::Vary, Self::Stale, Self::Request, Self::Partial, Self::Lease];
 
     /// The word of RFC 9211 §2.2.
     pub fn as_str(self) -> &'static str {
@@ -73,7 +75,13 @@ impl Miss {
             Self::Stale => "stale",
             Self::Request => "request",
             Self::Partial => "partial",
+            Self::Lease => "miss",
         }
+    }
+
+    /// What that word leaves out (RFC 9211 §2.8).
+    pub fn detail(self) -> Option<&'static str> {
+        (self == Self::Lease).then_some("lease")
     }
 }
 

@@ -21,6 +21,7 @@ mod invalidation;
 mod kept;
 mod key;
 mod lifetime;
+mod mesh_reply;
 pub mod no_vary_search;
 #[cfg(test)]
 mod properties;
@@ -51,6 +52,7 @@ pub use head::update_by_head;
 pub use invalidation::{invalidates, is_safe};
 pub use key::{KeyParts, group, key, parts as key_parts, query_key, resource, search_key, searches};
 pub use lifetime::LifetimeSource;
+pub use mesh_reply::is_mesh_reply;
 pub use no_vary_search::Search;
 pub use reason::Reason;
 pub use stale::{Cause, StaleVerdict, stale};

@@ -109,6 +109,10 @@ reasons! {
         "What was to be updated was replaced or evicted meanwhile."
     Admission "admission"
         "The store is nearly full, and what would have to give way is asked for more often."
+    MeshReply "mesh-reply"
+        "A proxy of the mesh gave the answer, not the origin server."
+    Settling "settling"
+        "The service, who is behind it or its routes changed a moment ago: proxies may still work by what was before."
     Quota "quota"
         "The owner has its share of the store."
 }

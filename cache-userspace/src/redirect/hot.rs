@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use cache_common::connection::IpWords;
 use cache_common::hot::{AGE_MAX_S, Asker, HotKey, HotSlot, Seeds, slice};
 use tokio::sync::{Notify, watch};
 
@@ -313,6 +314,20 @@ impl HotSet {
         self.remove(&mut state, slots);
         state.ledger.remove_workload(workload);
         state.destinations.retain(|asker, _| asker.workload != workload);
+    }
+
+    /// Takes out what one may no longer have who asks a destination.
+    pub fn remove_asker(&self, asker: &Asker) {
+        let mut state = self.state();
+        let slots = state.ledger.all(|hot| hot.asker == *asker);
+        self.remove(&mut state, slots);
+    }
+
+    /// Takes out what these destinations gave, for whomever; `port` in host order.
+    pub fn remove_destinations(&self, are_outdated: impl Fn(&IpWords, u32) -> bool) {
+        let mut state = self.state();
+        let slots = state.ledger.all(|hot| are_outdated(&hot.asker.ip, hot.asker.port));
+        self.remove(&mut state, slots);
     }
 
     /// Takes out what has expired, counts what was given, and keeps destinations enrolled; to be called each second.

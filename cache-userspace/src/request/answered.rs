@@ -5,11 +5,12 @@ use std::sync::Arc;
 use super::ask::{Ask, candidate};
 use super::fetch::{Away, Fetched};
 use super::landing::{Landing, Pump, Shared};
+use super::lease::is_refusal;
 use super::{Path, answer_view, bind, view};
 use crate::clock;
 use crate::forward::{Answer, Exchange, ForwardError, RequestBody};
 use crate::http1::{Framing, ResponseHead};
-use crate::policy::{self, Cause, Decision, Now, Reason, Stored};
+use crate::policy::{self, Cause, Decision, Now, Reason, ResponseView, Stored};
 use crate::respond::write::not_stored;
 use crate::respond::{
     CacheStatus, Forwarded, Response, Reused, Role, SharedResponse, reason_phrase, stored_head,
@@ -25,6 +26,7 @@ impl Path {
         answer: Result<Answer, ForwardError>,
     ) -> Result<Fetched<'a>, ForwardError> {
         let received_at = clock::now();
+        self.note_rights(ask.claim, &ask.connection, &answer, away.requested_at.boot);
         let head = match answer {
             Err(error) => return self.failed(&ask, away.lead, error),
             Ok(Answer::Opaque) => {
@@ -111,8 +113,7 @@ impl Path {
     fn not_confirmed<'a>(self: &Arc<Self>, ask: Ask, away: Away<'a>, head: ResponseHead) -> Fetched<'a> {
         let Away { exchange, .. } = away;
         if policy::names_what_client_has(&ask.request.fields, &head.fields) {
-            let status =
-                CacheStatus { fwd: ask.miss.as_str(), fwd_status: Some(304), ..CacheStatus::default() };
+            let status = CacheStatus { fwd_status: Some(304), ..CacheStatus::of(ask.miss) };
             return Fetched::Response(Response::Forwarded(Box::new(Forwarded { head, exchange, status })));
         }
         // What the origin does not confirm is not offered again.
@@ -139,7 +140,9 @@ impl Path {
             Framing::Empty => Some(0),
             _ => None,
         };
-        let recording = policy::store(&request, &response, &ask.rules, requested_at, received_at)
+        let recording = self
+            .may_be_kept(&ask, &response, received_at)
+            .and_then(|()| policy::store(&request, &response, &ask.rules, requested_at, received_at))
             .and_then(|stored| if is_impersonal { Ok(stored) } else { Err(Reason::Connection) })
             .and_then(|stored| {
                 let key = match &stored.search {
@@ -169,11 +172,7 @@ impl Path {
                 }
                 not_stored(reason, &self.counters);
                 self.replaced(&ask, &head, requested_at, received_at);
-                let status = CacheStatus {
-                    fwd: ask.miss.as_str(),
-                    detail: Some(reason.as_str()),
-                    ..CacheStatus::default()
-                };
+                let status = CacheStatus { detail: Some(reason.as_str()), ..CacheStatus::of(ask.miss) };
                 return Response::Forwarded(Box::new(Forwarded { head, exchange, status }));
             }
         };
@@ -190,6 +189,16 @@ impl Path {
         Response::Shared(Box::new(response))
     }
 
+    /// Whether the mesh leaves it to the response whether it is stored (MESH.md S4, S6).
+    fn may_be_kept(&self, ask: &Ask, response: &ResponseView<'_>, now: Now) -> Result<(), Reason> {
+        let Some(service) = &ask.service else { return Ok(()) };
+        if policy::is_mesh_reply(response) {
+            return Err(Reason::MeshReply);
+        }
+        let is_current = self.routes.is_current(&ask.connection.destination, service);
+        if is_current && service.storing_from <= now.boot { Ok(()) } else { Err(Reason::Settling) }
+    }
+
     /// Notes whether others may gain by waiting for such an answer: not where each has to ask for itself.
     fn note_worth(&self, ask: &Ask, stored: &Stored, now: Now) {
         let candidate = policy::Candidate { stored, content_bytes: 0 };
@@ -203,7 +212,8 @@ impl Path {
     /// What an answer that is not stored does to what is: a HEAD updates it (RFC 9111 §4.3.5); any other final answer
     /// says that the origin would not give it now.
     fn replaced(&self, ask: &Ask, head: &ResponseHead, requested_at: Now, received_at: Now) {
-        if ask.variants.is_empty() {
+        // What a pod is refused, others of its account are given all the same.
+        if ask.variants.is_empty() || (ask.service.is_some() && is_refusal(head)) {
             return;
         }
         if ask.stores() {

@@ -9,7 +9,9 @@ use crate::policy::{self, Candidate, Miss, Rules};
 use crate::store::{Entry, Sequence, Store};
 
 use super::content::Content;
+use super::lease::Claim;
 use super::{Connection, is_query, view};
+use crate::route::Service;
 
 /// What was found under a key at one moment: what is judged is what is served, also while a purge goes on.
 pub(super) struct LookUp<'k> {
@@ -57,6 +59,8 @@ pub struct About {
     pub(super) begun: Sequence,
     /// When it began.
     pub(super) since: Instant,
+    /// Whose it is.
+    pub(super) workload: u64,
 }
 
 /// A request that goes forward.
@@ -68,6 +72,8 @@ pub(super) struct Ask {
     pub(super) content: Content,
     pub(super) connection: Arc<Connection>,
     pub(super) rules: Arc<Rules>,
+    pub(super) service: Option<Arc<Service>>,
+    pub(super) claim: Claim,
     pub(super) key: Vec<u8>,
     /// Where those of the variants stand that answer other queries as well.
     pub(super) search_key: Option<Vec<u8>>,
@@ -86,8 +92,7 @@ impl Ask {
     pub(super) fn new(
         request: &RequestHead,
         content: &Content,
-        connection: &Arc<Connection>,
-        rules: &Arc<Rules>,
+        (connection, rules, service): (&Arc<Connection>, &Arc<Rules>, Option<&Arc<Service>>),
         found: &LookUp<'_>,
         selected: Option<usize>,
         miss: Miss,
@@ -100,9 +105,11 @@ impl Ask {
             content: content.clone(),
             connection: connection.clone(),
             rules: rules.clone(),
+            service: service.cloned(),
+            claim: Claim::of(request, service.map(Arc::as_ref)),
             key: found.key.to_vec(),
             search_key: found.search_key.clone(),
-            resource: connection.resource(request, &request.target),
+            resource: connection.resource(request, &request.target, service.map(Arc::as_ref)),
             begun: found.begun,
             miss,
             variants: found.entries.clone(),
@@ -149,7 +156,18 @@ impl Ask {
 
     /// What others may know of it.
     pub(super) fn about(&self) -> About {
-        About { fields: self.request.fields.clone(), begun: self.begun, since: Instant::now() }
+        let workload = self.connection.workload.id;
+        About { fields: self.request.fields.clone(), begun: self.begun, since: Instant::now(), workload }
+    }
+
+    /// Whether what the origin gives, or gave, to another request may answer this one now: the client has the right to it.
+    pub(super) fn may_be_given(&self) -> bool {
+        self.claim.holds(&self.connection)
+    }
+
+    /// Whether it may wait for the answer to another request.
+    pub(super) fn may_join(&self, about: &About) -> bool {
+        about.workload == self.connection.workload.id || self.may_be_given()
     }
 
     /// Whether another request's answer can be expected to answer this one too: by what the stored variants vary on.

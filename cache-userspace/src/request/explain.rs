@@ -6,14 +6,15 @@
 mod variant;
 mod verdict;
 
-use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::ask::{LookUp, candidate};
+use super::lease::Claim;
 use super::{Connection, Path, authority, is_query, view};
 use crate::admin::Position;
 use crate::admin::explain::{
@@ -40,6 +41,27 @@ pub struct Asker {
     pub ports: Option<Vec<u16>>,
 }
 
+impl Asker {
+    /// Whether a key is one of its requests, to some destination.
+    fn has(&self, parts: &KeyParts<'_>) -> bool {
+        let scope = Workload::identity_of(parts.partition).map(|(_, _, scope)| scope);
+        let Workload { leases, netns_cookie, .. } = &*self.workload;
+        self.workload.shares(parts.partition)
+            && match leases {
+                Some(_) => address(parts).is_none(),
+                None => scope == Some(*netns_cookie),
+            }
+    }
+}
+
+/// No address: where only the workload matters.
+const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+/// The address that is a destination's identity; none where that is a service.
+fn address(parts: &KeyParts<'_>) -> Option<SocketAddr> {
+    std::str::from_utf8(parts.destination).ok().and_then(|text| text.parse().ok())
+}
+
 /// The keys that are known of a request.
 struct Known {
     keys: Vec<Box<[u8]>>,
@@ -55,15 +77,12 @@ impl Path {
     pub fn explain(&self, question: &Question, askers: &[Asker]) -> Result<Explanation, BadQuestion> {
         let asked = question.read()?;
         let request = head(question, &asked);
-        let rules = self.routes.rules();
+        let rules = self.routes.find().rules;
         let refusal = match policy::eligible(&view(&request), rules) {
             Eligibility::Lookup => None,
             Eligibility::Bypass(reason) => Some(reason),
         };
-        let switch = match self.routes.find() {
-            Route::Cache(_) => Position::On,
-            Route::Bypass(_) => Position::Off,
-        };
+        let switch = if self.routes.find().bypass.is_none() { Position::On } else { Position::Off };
         let known = self.known(&request, &asked, question, askers)?;
         let now = clock::now();
         let keys = known.keys.iter().filter_map(|key| {
@@ -85,8 +104,8 @@ impl Path {
 
     /// What becomes of a request that is not looked up.
     fn unlooked(&self, refusal: Option<Reason>) -> Option<Verdict> {
-        match (self.routes.find(), refusal) {
-            (Route::Bypass(detail), _) => Some(verdict::switched_off(detail)),
+        match (self.routes.find().bypass, refusal) {
+            (Some(detail), _) => Some(verdict::switched_off(detail)),
             (_, Some(reason)) => Some(verdict::bypassed(reason)),
             _ => None,
         }
@@ -102,11 +121,20 @@ impl Path {
     ) -> Result<Known, BadQuestion> {
         let askers = some_of(askers, question.workload.as_deref())?;
         // What a workload stored that is no longer enrolled is listed too, unless one is named.
-        let partitions: Option<BTreeSet<Vec<u8>>> = question
-            .workload
-            .as_ref()
-            .map(|_| askers.iter().map(|asker| asker.workload.partition()).collect());
-        let destination = asked.destination.map(|destination| destination.to_string());
+        let is_asked_for =
+            |parts: &KeyParts<'_>| question.workload.is_none() || askers.iter().any(|asker| asker.has(parts));
+        let services = self.routes.services();
+        let epochs: HashMap<&[u8], u64> =
+            services.values().map(|service| (&service.identity[..], service.epoch)).collect();
+        // What was stored of a service before it changed no longer counts.
+        let is_current = |parts: &KeyParts<'_>| {
+            let scope = Workload::identity_of(parts.partition).map(|(_, _, scope)| scope);
+            address(parts).is_some() || scope == epochs.get(parts.destination).copied()
+        };
+        let destination = asked.destination.map(|at| match services.get(&at) {
+            Some(service) => vec![at.to_string().into_bytes(), service.identity.to_vec()],
+            None => vec![at.to_string().into_bytes()],
+        });
         let mut wanted = Vec::new();
         policy::key(b"", b"", authority(request), &request.target, &mut wanted);
         let wanted = policy::key_parts(&wanted);
@@ -118,8 +146,9 @@ impl Path {
                 };
                 parts.authority == wanted.authority
                     && parts.target == wanted_target
-                    && destination.as_ref().is_none_or(|own| parts.destination == own.as_bytes())
-                    && partitions.as_ref().is_none_or(|own| own.contains(parts.partition))
+                    && destination.as_ref().is_none_or(|own| own.iter().any(|own| parts.destination == own))
+                    && is_asked_for(&parts)
+                    && is_current(&parts)
                     && self.asked_by(key, request).is_some()
             })
         };
@@ -181,7 +210,11 @@ impl Path {
                 asked.destination.into_iter().chain(seen.iter().filter(is_own).map(|(_, address)| *address));
             for destination in destinations.take(PAIRS_MAX - keys.len()) {
                 let connection = Connection::new(asker.workload.clone(), destination, None, 0);
-                keys.insert(connection.key(request, b"").into_boxed_slice());
+                let route = self.route(&connection);
+                // A pod's connections to no service do not come here.
+                if asker.workload.leases.is_none() || route.service.is_some() {
+                    keys.insert(connection.key(request, b"", route.service.as_deref()).into_boxed_slice());
+                }
             }
         }
         keys
@@ -200,7 +233,13 @@ impl Path {
         askers: &[Asker],
         now: Now,
     ) -> Key {
-        let rules = self.routes.rules();
+        let services = self.routes.services();
+        let of_service = services.iter().find(|(_, service)| *service.identity == *parts.destination);
+        let route = match of_service {
+            Some((at, _)) => self.routes.find_service(at),
+            None => self.routes.find(),
+        };
+        let rules = route.rules;
         let search_key = if is_query(request) { None } else { self.searches.key(key, &request.target) };
         let others = search_key.as_ref().and_then(|key| self.store.variants(key));
         let stored = [self.store.variants(key), others];
@@ -214,10 +253,10 @@ impl Path {
             };
             verdict::judged(&view(request), &alive, rules, now, number)
         };
-        let same: Vec<&Asker> =
-            askers.iter().filter(|asker| asker.workload.partition() == parts.partition).collect();
+        let same: Vec<&Asker> = askers.iter().filter(|asker| asker.has(&parts)).collect();
         let identity = Workload::identity_of(parts.partition);
-        let (namespace, service_account, netns_cookie) = identity.unwrap_or_default();
+        let (namespace, service_account, scope) = identity.unwrap_or_default();
+        let (netns_cookie, epoch) = if of_service.is_some() { (0, Some(scope)) } else { (scope, None) };
         let refusal =
             self.uncacheable.recall(key, now.boot).filter(|refusal| refusal.reason != Reason::ForOne);
         let last_refusal = refusal.map(|refusal| LastRefusal {
@@ -230,6 +269,7 @@ impl Path {
             Some(why) if notes.len() == same.len() => Some(verdict::direct(why)),
             _ => None,
         };
+        notes.extend(self.unleased(request, &route, &same));
         if same.is_empty() {
             notes.push("No workload of this identity is enrolled any more.".to_owned());
         }
@@ -245,6 +285,7 @@ impl Path {
             namespace,
             service_account,
             netns_cookie,
+            epoch,
             workloads: same.iter().map(|asker| asker.workload.name.clone()).collect(),
             destination: shown(parts.destination),
             authority: shown(parts.authority),
@@ -262,10 +303,25 @@ impl Path {
         }
     }
 
+    /// Which of these pods have to be let through by the mesh before they are given what is stored.
+    fn unleased(&self, request: &RequestHead, route: &Route<'_>, askers: &[&Asker]) -> Option<String> {
+        let service = route.service.as_deref()?;
+        let claim = Claim::of(request, Some(service));
+        let now = clock::boot();
+        let mut names = askers.iter().filter_map(|asker| {
+            let connection = Connection::new(asker.workload.clone(), UNKNOWN, None, 0);
+            claim.left(&connection, now).is_none().then_some(asker.workload.name.as_str())
+        });
+        let first = names.next()?;
+        let all = names.fold(first.to_owned(), |all, name| format!("{all}, {name}"));
+        Some(format!(
+            "Not yet given to {all}, nor any more: the mesh must first let a request of its own through (authorizationLease)."
+        ))
+    }
+
     /// Why the connections of these workloads to the key's destination go direct, a sentence for each that does.
     fn detours(&self, parts: KeyParts<'_>, askers: &[&Asker]) -> Vec<String> {
-        let address = std::str::from_utf8(parts.destination).ok().and_then(|text| text.parse().ok());
-        let Some(address): Option<SocketAddr> = address else { return Vec::new() };
+        let Some(address) = address(&parts) else { return Vec::new() };
         let detour = |asker: &&Asker| {
             let (name, port) = (&asker.workload.name, address.port());
             if asker.ports.as_ref().is_some_and(|ports| !ports.contains(&port)) {

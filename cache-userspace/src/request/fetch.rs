@@ -82,6 +82,9 @@ impl Path {
             &ask.key,
             || ask.about(),
             |about, landing| {
+                if !ask.may_join(about) {
+                    return false;
+                }
                 // Nobody joins what began before a purge or an unsafe request that concerns it.
                 match landing {
                     Some(Landing::Recorded(shared)) => self.is_usable(ask, about, shared),
@@ -116,6 +119,8 @@ impl Path {
         };
         let now = clock::now();
         match landing.as_deref() {
+            // What the origin gave to another.
+            Some(Landing::Recorded(_) | Landing::Confirmed(_)) if !ask.may_be_given() => {}
             Some(Landing::Recorded(shared)) if self.is_usable(&ask, follower.about(), shared) => {
                 if let Some(follow) = shared.follow(Some(follower)) {
                     let role = Role::Follower(ask.miss, shared.stored.age(now));
@@ -161,7 +166,7 @@ impl Path {
 
     /// How long the origin may take before policy prefers what is stored.
     fn deadline(&self, ask: &Ask) -> Option<Duration> {
-        let stale_after = self.stale_after?;
+        let stale_after = self.stale_after.filter(|_| ask.may_be_given())?;
         let stored = &ask.selected()?.stored;
         let verdict = policy::stale(&view(&ask.request), stored, &ask.rules, clock::now(), Cause::Late);
         let StaleVerdict::Reuse { .. } = verdict else { return None };
@@ -288,8 +293,9 @@ impl Path {
 
     /// What is stored, instead of an answer that failed so, where policy allows it; or our 504 where it demands it.
     pub(super) fn stale<'a>(&self, ask: &Ask, cause: Cause) -> Option<Response<'a>> {
-        let entry =
-            ask.selected().filter(|entry| self.store.alive(entry) && takes(&ask.request, &entry.stored))?;
+        let entry = ask.selected().filter(|entry| {
+            self.store.alive(entry) && takes(&ask.request, &entry.stored) && ask.may_be_given()
+        })?;
         let now = clock::now();
         match policy::stale(&view(&ask.request), &entry.stored, &ask.rules, now, cause) {
             StaleVerdict::Reuse { age } => {

@@ -6,6 +6,7 @@
 use cache_common::hot::{CHUNK_BYTES, CHUNKS_MAX};
 
 use super::ask::candidate;
+use super::lease::Claim;
 use super::{Connection, Path, view};
 use crate::clock;
 use crate::http1::{Fields, Framing, Names, RequestHead, Version};
@@ -40,13 +41,15 @@ impl Path {
         let (Some(hot), Some(asker), Some(key)) = (&self.hot, &connection.asker, &response.key) else {
             return false;
         };
-        let Route::Cache(rules) = self.routes.find() else { return false };
+        let Route { rules, service, bypass: None } = self.route(connection) else { return false };
+        let claim = Claim::of(request, service.as_deref());
         let skipped = hot.skipped();
         let promotion = match refusal(request, response, persistence, skipped) {
             Some(refusal) => Promotion::Refused(refusal),
             None => {
                 let entry = &response.entry;
                 let now = clock::now();
+                let leased_for = claim.left(connection, now.boot).unwrap_or_default();
                 hot.offer(&Offer {
                     asker: *asker,
                     head: &request.raw,
@@ -54,9 +57,12 @@ impl Path {
                     places: entry.purge_places(),
                     now_ns: now.boot.as_nanos() as u64,
                     age: entry.stored.age(now),
-                    fresh_for: entry.stored.fresh_for(rules, now),
+                    fresh_for: entry.stored.fresh_for(rules, now).min(leased_for),
                     image: &|| Image::of(response, CHUNKS_MAX * CHUNK_BYTES),
-                    still: &|| self.is_still_answer(request, response, key, (rules, skipped), now),
+                    still: &|| {
+                        self.is_still_allowed(request, connection, key, claim)?;
+                        self.is_still_answer(request, response, key, (rules, skipped), now)
+                    },
                 })
             }
         };
@@ -66,6 +72,22 @@ impl Path {
             Promotion::Seen | Promotion::Resident => {}
         }
         matches!(promotion, Promotion::Promoted | Promotion::Resident)
+    }
+
+    /// Whether the client may still have it, and it still counts.
+    fn is_still_allowed(
+        &self,
+        request: &RequestHead,
+        connection: &Connection,
+        key: &[u8],
+        claim: Claim,
+    ) -> Result<(), Refusal> {
+        let Route { service, bypass: None, .. } = self.route(connection) else { return Err(Refusal::Gone) };
+        // Of another epoch it has another key.
+        if service.is_some_and(|service| connection.key(request, b"", Some(&service)) != key) {
+            return Err(Refusal::Gone);
+        }
+        if claim.holds(connection) { Ok(()) } else { Err(Refusal::Lease) }
     }
 
     /// Whether a look-up would find the same now, whatever the skipped fields of the request are.

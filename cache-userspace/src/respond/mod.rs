@@ -176,6 +176,11 @@ pub struct CacheStatus {
 }
 
 impl CacheStatus {
+    /// A request that was looked up and forwarded.
+    pub fn of(miss: Miss) -> Self {
+        Self { fwd: miss.as_str(), detail: miss.detail(), ..Self::default() }
+    }
+
     fn append(self, out: &mut BytesMut) {
         out.put_slice(b"Cache-Status: sidestep; ");
         if self.fwd.is_empty() {
@@ -266,7 +271,6 @@ impl Part {
 impl Reused {
     /// The words for it (RFC 9211 §2).
     fn status(self, ttl: i64) -> CacheStatus {
-        let miss = |miss: Miss| CacheStatus { fwd: miss.as_str(), ..CacheStatus::default() };
         match self {
             Self::Hit => CacheStatus::default(),
             Self::StaleWhileRevalidate => CacheStatus {
@@ -274,9 +278,9 @@ impl Reused {
                 detail: Some("stale-while-revalidate"),
                 ..CacheStatus::default()
             },
-            Self::Revalidated { miss: why } => CacheStatus { fwd_status: Some(304), ..miss(why) },
+            Self::Revalidated { miss: why } => CacheStatus { fwd_status: Some(304), ..CacheStatus::of(why) },
             Self::Collapsed { miss: why, status } => {
-                CacheStatus { fwd_status: Some(status), collapsed: true, ..miss(why) }
+                CacheStatus { fwd_status: Some(status), collapsed: true, ..CacheStatus::of(why) }
             }
             Self::StaleInstead { miss: why, cause } => {
                 let (fwd_status, detail) = match cause {
@@ -284,7 +288,7 @@ impl Reused {
                     Cause::Disconnected => (None, "stale-on-disconnect"),
                     Cause::Late => (None, "stale-after"),
                 };
-                CacheStatus { fwd_status, ttl: Some(ttl), detail: Some(detail), ..miss(why) }
+                CacheStatus { fwd_status, ttl: Some(ttl), detail: Some(detail), ..CacheStatus::of(why) }
             }
         }
     }
@@ -381,7 +385,7 @@ pub fn shared_head(
     out: &mut BytesMut,
 ) {
     let (Role::Leader(miss) | Role::Follower(miss, _)) = role;
-    let status = CacheStatus { fwd: miss.as_str(), ..CacheStatus::default() };
+    let status = CacheStatus::of(miss);
     match role {
         Role::Leader(_) => {
             let status = CacheStatus { stored: true, ..status };

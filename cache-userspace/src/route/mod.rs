@@ -1,38 +1,59 @@
 //! What is done with a request: cached by the rules of its destination, or only passed on.
 //!
-//! Without a cluster and without policies there is one rule set for everything, and the switch.
+//! Without policies there is one rule set for everything, and the switch. In a cluster a destination is the service that its
+//! address stands for at the moment.
 
-use std::sync::Arc;
+mod service;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+pub use service::Service;
 
 use crate::admin::{Position, Switch};
+use crate::kube::index::Destination;
 use crate::policy::Rules;
 
+/// How long a response of a service stays usable, whatever its freshness lifetime: whose it is stays known.
+const SERVICE_RESIDENT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Where a request goes.
-#[derive(Clone, Copy, Debug)]
-pub enum Route<'a> {
-    /// It may be answered from the store, by these rules.
-    Cache(&'a Arc<Rules>),
-    /// It is only forwarded; the word says why (RFC 9211 `detail`).
-    Bypass(&'static str),
+#[derive(Clone, Debug)]
+pub struct Route<'a> {
+    /// By which rules its answer may come from the store.
+    pub rules: &'a Arc<Rules>,
+    /// The service that its destination is, for pods of a cluster.
+    pub service: Option<Arc<Service>>,
+    /// Set where it is only forwarded; the word says why (RFC 9211 `detail`).
+    pub bypass: Option<&'static str>,
 }
 
 /// Finds the route of a request.
 pub struct Routes {
     rules: Arc<Rules>,
+    service_rules: Arc<Rules>,
+    services: RwLock<Services>,
     switch: Arc<Switch>,
     is_ending: AtomicBool,
 }
 
+/// Services by their addresses.
+pub type Services = Arc<HashMap<SocketAddr, Arc<Service>>>;
+
 impl Routes {
     /// The same rules for every destination, while the switch is on.
     pub fn new(rules: Rules, switch: Arc<Switch>) -> Self {
-        Self { rules: Arc::new(rules), switch, is_ending: AtomicBool::new(false) }
-    }
-
-    /// The rules, whatever the switch says.
-    pub fn rules(&self) -> &Arc<Rules> {
-        &self.rules
+        let service_rules = Rules { resident_max: SERVICE_RESIDENT_MAX, ..rules.clone() };
+        Self {
+            rules: Arc::new(rules),
+            service_rules: Arc::new(service_rules),
+            services: RwLock::default(),
+            switch,
+            is_ending: AtomicBool::new(false),
+        }
     }
 
     /// Ends each connection with its next answer from now on, so that the client's next one goes direct.
@@ -42,14 +63,122 @@ impl Routes {
 
     /// Whether a connection may go on after its next answer.
     pub fn lets_stay(&self) -> bool {
-        !self.is_ending.load(Ordering::Relaxed) && matches!(self.find(), Route::Cache(_))
+        !self.is_ending.load(Ordering::Relaxed) && self.is_on()
     }
 
-    /// The route of the next request.
+    fn is_on(&self) -> bool {
+        self.switch.in_effect() == Position::On
+    }
+
+    /// The route of the next request to an address that means the same whoever asks.
     pub fn find(&self) -> Route<'_> {
-        match self.switch.in_effect() {
-            Position::On => Route::Cache(&self.rules),
-            Position::Off => Route::Bypass("off"),
-        }
+        let bypass = (!self.is_on()).then_some("off");
+        Route { rules: &self.rules, service: None, bypass }
+    }
+
+    /// The route of the next request of a pod to the address of a service.
+    pub fn find_service(&self, at: &SocketAddr) -> Route<'_> {
+        let service = self.services().get(at).cloned();
+        let bypass = match &service {
+            _ if !self.is_on() => Some("off"),
+            // The connection is older than that.
+            None => Some("no-service"),
+            Some(_) => None,
+        };
+        Route { rules: &self.service_rules, service, bypass }
+    }
+
+    /// Whether the address still stands for the service as it was then.
+    pub fn is_current(&self, at: &SocketAddr, service: &Service) -> bool {
+        self.services().get(at).is_some_and(|now| now.epoch == service.epoch)
+    }
+
+    /// All services.
+    pub fn services(&self) -> Services {
+        self.services.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Makes these the services; nothing is stored of those that are new or have changed until `pause` from `now`, since
+    /// boot. Returns the addresses whose stored responses no longer count.
+    pub fn publish(
+        &self,
+        destinations: &HashMap<SocketAddr, Arc<Destination>>,
+        now: Duration,
+        pause: Duration,
+    ) -> Vec<SocketAddr> {
+        let before = self.services();
+        // An address of a service that has several is not new for having been changed at the others.
+        let of = |(at, destination): (&SocketAddr, &Arc<Destination>)| {
+            let same = before.get(at).filter(|service| service.is_same(destination));
+            let service = same.cloned().unwrap_or_else(|| Arc::new(Service::new(destination, now + pause)));
+            (*at, service)
+        };
+        let services: HashMap<_, _> = destinations.iter().map(of).collect();
+        let is_outdated = |(at, service): &(&SocketAddr, &Arc<Service>)| {
+            services.get(*at).is_none_or(|now| !Arc::ptr_eq(now, service))
+        };
+        let outdated = before.iter().filter(is_outdated).map(|(at, _)| *at).collect();
+        *self.services.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(services);
+        outdated
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::admin::Switches;
+    use crate::kube::objects::ObjectKey;
+
+    const NOW: Duration = Duration::from_secs(1000);
+    const PAUSE: Duration = Duration::from_secs(10);
+    const AT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(10, 96, 0, 1)), 80);
+
+    fn routes() -> Routes {
+        let switches = Switches::new(Path::new("/nowhere"), Path::new("/nowhere/admin.sock"));
+        switches.redirection.took_effect(true);
+        Routes::new(Rules::default(), switches.redirection)
+    }
+
+    fn web(epoch: u64) -> HashMap<SocketAddr, Arc<Destination>> {
+        let destination = Destination {
+            service: ObjectKey { namespace: "shop".to_owned(), name: "web".to_owned() },
+            service_uid: "uid".to_owned(),
+            port: 80,
+            pod_uid: None,
+            epoch,
+        };
+        [(AT, Arc::new(destination))].into()
+    }
+
+    #[test]
+    fn an_address_of_no_service_is_not_looked_up_for_pods() {
+        let routes = routes();
+        assert_eq!(routes.find_service(&AT).bypass, Some("no-service"));
+        routes.publish(&web(1), NOW, PAUSE);
+        let route = routes.find_service(&AT);
+        assert_eq!(route.bypass, None);
+        assert!(route.rules.resident_max > routes.find().rules.resident_max);
+        routes.publish(&HashMap::new(), NOW, PAUSE);
+        assert_eq!(routes.find_service(&AT).bypass, Some("no-service"));
+    }
+
+    #[test]
+    fn nothing_is_stored_for_a_while_after_a_change_and_only_then() {
+        let routes = routes();
+        let storing_from = || routes.find_service(&AT).service.map(|service| service.storing_from);
+        assert_eq!(routes.publish(&web(1), NOW, PAUSE), []);
+        assert_eq!(storing_from(), Some(NOW + PAUSE));
+        let later = NOW + 2 * PAUSE;
+        assert_eq!(routes.publish(&web(1), later, PAUSE), [], "nothing new");
+        assert_eq!(storing_from(), Some(NOW + PAUSE));
+        let before = routes.find_service(&AT).service.unwrap();
+        assert!(routes.is_current(&AT, &before));
+        assert_eq!(routes.publish(&web(2), later, PAUSE), [AT]);
+        assert_eq!(storing_from(), Some(later + PAUSE));
+        assert!(!routes.is_current(&AT, &before));
+        assert_eq!(routes.publish(&HashMap::new(), later, PAUSE), [AT]);
+        assert!(!routes.is_current(&AT, &before));
     }
 }

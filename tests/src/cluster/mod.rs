@@ -1,11 +1,15 @@
 //! A cluster of one node: a real API server with etcd, and a kubelet that makes real cgroups and network namespaces but
 //! runs no containers.
 
+mod backend;
+mod caller;
 mod kubelet;
 mod proxy;
 mod server;
 mod shop;
 
+pub use backend::{Backend, Refusal};
+pub use caller::Caller;
 pub use kubelet::{Kubelet, PodSpec, RunningPod, TREE};
 pub use server::{ApiServer, NODE};
-pub use shop::{Cluster, RAW, SERVICES, SHOP, WEB, is_served};
+pub use shop::{API, Cluster, RAW, SERVICES, SHOP, WEB, is_served};

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use super::backend::Backend;
 use super::kubelet::{Kubelet, PodSpec, RunningPod};
 use super::server::{ApiServer, NODE};
 use crate::agent::Agent;
@@ -25,6 +26,12 @@ pub const SERVICES: &str = "/api/v1/namespaces/shop/services";
 pub const WEB: Ipv4Addr = Ipv4Addr::new(10, 96, 7, 7);
 /// The address of the Service `shop/raw`, which is not known to speak HTTP, and at which nobody is.
 pub const RAW: Ipv4Addr = Ipv4Addr::new(10, 96, 7, 8);
+/// The address of the Service `shop/api`, at which nobody is before a test puts a [`Backend`] there.
+pub const API: Ipv4Addr = Ipv4Addr::new(10, 96, 7, 9);
+/// Its port.
+const HTTP: u16 = 80;
+/// The slices of its Services, as the API server that is tested with has them.
+const SLICES: &str = "/apis/discovery.k8s.io/v1beta1/namespaces/shop/endpointslices";
 /// The label.
 const LABEL: &str = "sidestep.dev/cache";
 
@@ -50,10 +57,20 @@ impl Cluster {
 
     /// The same, with further lines of the node's configuration.
     pub fn configured(lines: &str) -> Result<Option<Self>> {
+        Self::set_up(lines, &["storingPause: 0s"])
+    }
+
+    /// The same, with further lines of what the node is told about its cluster.
+    pub fn told(lines: &[&str]) -> Result<Option<Self>> {
+        Self::set_up("", lines)
+    }
+
+    fn set_up(lines: &str, of_cluster: &[&str]) -> Result<Option<Self>> {
         let Some(api) = ApiServer::start()? else { return Ok(None) };
         let kubelet = Kubelet::new()?;
         api.create("/api/v1/namespaces", &namespace("shop"))?;
-        for service in [service("web", WEB, "http"), service("raw", RAW, "tcp")] {
+        for service in [service("web", WEB, "http"), service("raw", RAW, "tcp"), service("api", API, "http")]
+        {
             api.create(SERVICES, &service)?;
         }
         let origin =
@@ -61,7 +78,9 @@ impl Cluster {
         let scratch = Scratch::new()?;
         // With the rights that are given in a cluster, and no others.
         api.apply_file(&locate::deployed("kubernetes/access.yaml"))?;
-        let node = start_node(lines, &scratch, &kubelet, api.service_account("sidestep", "sidestep")?)?;
+        let of_cluster: String = of_cluster.iter().map(|line| format!("  {line}\n")).collect();
+        let lines = format!("{lines}kubernetes:\n{of_cluster}");
+        let node = start_node(&lines, &scratch, &kubelet, api.service_account("sidestep", "sidestep")?)?;
         let cluster = Self { node, scratch, kubelet, origin, api };
         cluster.status()?;
         Ok(Some(cluster))
@@ -98,6 +117,65 @@ impl Cluster {
         self.api.send("PATCH", path, Some(&patch)).map(drop)
     }
 
+    /// Puts an origin of many minds at [`API`].
+    pub fn backend(&self) -> Result<Backend> {
+        Backend::on(self.kubelet.net().listen_as(API, HTTP)?)
+    }
+
+    /// Says that these pods, which are nowhere, are behind the Service `shop/api`: the name and the revision of each.
+    pub fn behind_api(&self, pods: &[(&str, &str)]) -> Result<()> {
+        let at = |number| Ipv4Addr::new(10, 244, 200, number);
+        let pods: Vec<_> =
+            (1..).zip(pods).map(|(number, (name, revision))| (*name, *revision, at(number))).collect();
+        self.behind("api", &pods)
+    }
+
+    /// Says that these pods are behind a Service: the name, the revision and the address of each.
+    pub fn behind(&self, service: &str, pods: &[(&str, &str, Ipv4Addr)]) -> Result<()> {
+        let mut endpoints = Vec::new();
+        for (name, revision, address) in pods {
+            let path = format!("{SHOP}/pods/{name}");
+            let pod = match self.api.send("GET", &path, None) {
+                Ok(pod) => pod,
+                Err(_) => self.api.create(&format!("{SHOP}/pods"), &elsewhere(name, revision))?,
+            };
+            endpoints.push(json!({
+                "addresses": [address],
+                "conditions": { "ready": true },
+                "targetRef": { "kind": "Pod", "namespace": "shop", "name": name, "uid": pod["metadata"]["uid"] },
+            }));
+        }
+        let name = format!("{service}-1");
+        let slice = json!({
+            "apiVersion": "discovery.k8s.io/v1beta1",
+            "kind": "EndpointSlice",
+            "metadata": { "name": name, "labels": { "kubernetes.io/service-name": service } },
+            "addressType": "IPv4",
+            "endpoints": endpoints,
+            "ports": [{ "name": "http", "port": 8080 }],
+        });
+        let path = format!("{SLICES}/{name}");
+        match self.api.send("GET", &path, None) {
+            Ok(_) => self.api.send("PATCH", &path, Some(&slice)).map(drop),
+            Err(_) => self.api.create(SLICES, &slice).map(drop),
+        }
+    }
+
+    /// Makes a Service `shop/direct` whose name stands for the addresses of its pods.
+    pub fn headless(&self) -> Result<()> {
+        let mut service = service("direct", API, "http");
+        service["spec"]["clusterIP"] = json!("None");
+        self.api.create(SERVICES, &service).map(drop)
+    }
+
+    /// Runs a pod with a service account of its own.
+    pub fn run_as(&self, name: &str, service_account: &str) -> Result<RunningPod> {
+        let spec = PodSpec { service_account: service_account.to_owned(), ..PodSpec::new("shop", name) };
+        let pod = self.kubelet.run(&self.api, &spec)?;
+        self.becomes(&pod.name(), Some("enrolled"))?;
+        Ok(pod)
+    }
+
     /// Runs a pod with one container and no label in the namespace.
     pub fn run(&self, name: &str) -> Result<RunningPod> {
         self.kubelet.run(&self.api, &PodSpec::new("shop", name))
@@ -106,7 +184,7 @@ impl Cluster {
 
 fn start_node(lines: &str, scratch: &Scratch, kubelet: &Kubelet, kubeconfig: PathBuf) -> Result<Process> {
     let yaml = format!(
-        "admin: {}\n{lines}kubernetes:\n  nodeName: {NODE}\n  kubeconfig: {}\n  cgroupRoot: {}\n",
+        "admin: {}\n{lines}  nodeName: {NODE}\n  kubeconfig: {}\n  cgroupRoot: {}\n",
         scratch.file("admin.sock").display(),
         kubeconfig.display(),
         kubelet.cgroup_root().display(),
@@ -115,6 +193,16 @@ fn start_node(lines: &str, scratch: &Scratch, kubelet: &Kubelet, kubeconfig: Pat
     let mut command = Command::new(locate::sidestep()?);
     command.arg("node").arg("--config").arg(config).env(STATE_DIR, scratch.file("state"));
     Process::start(&mut command)
+}
+
+/// A pod of another node.
+fn elsewhere(name: &str, revision: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": { "name": name, "labels": { "pod-template-hash": revision } },
+        "spec": { "nodeName": "node-2", "containers": [{ "name": "app", "image": "none" }] },
+    })
 }
 
 fn namespace(name: &str) -> Value {

@@ -1,5 +1,7 @@
-//! From objects to a snapshot: pure. What is in a snapshot follows from the objects alone, in whatever order they came.
+//! From objects to a snapshot: pure. What is in a snapshot follows from the objects alone, in whatever order they came;
+//! only epochs count how often something changed.
 
+mod behind;
 mod pods;
 mod services;
 
@@ -7,10 +9,11 @@ use core::net::SocketAddr;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use behind::Behind;
 pub use pods::{LeftAlone, Members, PodState, WantedPod};
 pub use services::{Destination, is_http};
 
-use super::objects::{EndpointSlice, Kind, Meta, Object, ObjectKey, Pod, SERVICE_NAME, Service};
+use super::objects::{EndpointSlice, Kind, Meta, Object, ObjectKey, Pod, SERVICE_NAME, Service, ServiceSpec};
 
 /// What is decided by how this node is set up, not by objects.
 #[derive(Clone, Debug)]
@@ -49,12 +52,33 @@ pub struct Index {
     settings: Settings,
     pods: BTreeMap<ObjectKey, (Meta, Box<Pod>)>,
     namespaces: BTreeMap<String, Meta>,
-    services: BTreeMap<ObjectKey, (Meta, Service)>,
+    services: BTreeMap<ObjectKey, (Meta, Box<Service>)>,
     slices: HashMap<ObjectKey, (Meta, EndpointSlice)>,
     /// The slices of each Service.
     slices_of: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
+    revisions: HashMap<ObjectKey, Meta>,
     /// What follows from each Service; made anew where one of its objects changed.
-    destinations: HashMap<ObjectKey, Vec<(SocketAddr, Arc<Destination>)>>,
+    settled: HashMap<ObjectKey, Settled>,
+    /// Services of which an object has changed since.
+    unsettled: BTreeSet<ObjectKey>,
+    /// The epoch that was given out last.
+    epoch: u64,
+}
+
+/// What follows from a Service that is HTTP.
+#[derive(Debug)]
+struct Settled {
+    destinations: Vec<(SocketAddr, Arc<Destination>)>,
+    facts: Facts,
+    epoch: u64,
+}
+
+/// What decides what a Service's addresses answer: where any of it changes, nothing that was answered before counts.
+#[derive(Debug, PartialEq)]
+struct Facts {
+    uid: String,
+    spec: ServiceSpec,
+    behind: Behind,
 }
 
 impl Index {
@@ -67,12 +91,22 @@ impl Index {
             services: BTreeMap::new(),
             slices: HashMap::new(),
             slices_of: HashMap::new(),
-            destinations: HashMap::new(),
+            revisions: HashMap::new(),
+            settled: HashMap::new(),
+            unsettled: BTreeSet::new(),
+            epoch: 0,
         }
     }
 
     /// Takes up a change; says whether it may change the snapshot.
     pub fn apply(&mut self, change: Change) -> bool {
+        let is_changed = self.take_up(change);
+        let mut unsettled = std::mem::take(&mut self.unsettled);
+        unsettled.retain(|key| self.settle(key));
+        is_changed || !unsettled.is_empty()
+    }
+
+    fn take_up(&mut self, change: Change) -> bool {
         match change {
             Change::Applied(object) => self.put(object),
             Change::Deleted(kind, key) => self.remove(kind, &key),
@@ -100,6 +134,7 @@ impl Index {
             Kind::Namespace => self.namespaces.values().map(Meta::key).collect(),
             Kind::Service => self.services.keys().cloned().collect(),
             Kind::EndpointSlice => self.slices.keys().cloned().collect(),
+            Kind::Revision => self.revisions.keys().cloned().collect(),
         }
     }
 
@@ -120,27 +155,38 @@ impl Index {
                 is_changed
             }
             Object::Service(meta, service) => {
-                let key = meta.key();
-                if self.services.get(&key).is_some_and(|old| {
-                    old.0.uid == meta.uid && old.1 == service && old.0.annotations == meta.annotations
-                }) {
-                    return false;
+                let new = (meta, service);
+                let is_known = self.services.get(&new.0.key()).is_some_and(|old| {
+                    old.0.uid == new.0.uid && old.1 == new.1 && old.0.annotations == new.0.annotations
+                });
+                if !is_known {
+                    self.unsettled.insert(new.0.key());
+                    self.services.insert(new.0.key(), new);
                 }
-                self.services.insert(key.clone(), (meta, service));
-                self.settle(&key)
+                false
             }
             Object::EndpointSlice(meta, slice) => {
                 let key = meta.key();
                 let owner = owner(&meta);
                 let old = self.slices.insert(key.clone(), (meta, slice));
                 let old_owner = old.as_ref().and_then(|(meta, _)| self::owner(meta));
-                let mut is_changed = false;
                 if let Some(old_owner) = old_owner.filter(|old| Some(old) != owner.as_ref()) {
-                    is_changed = self.disown(&old_owner, &key);
+                    self.disown(old_owner, &key);
                 }
-                let Some(owner) = owner else { return is_changed };
-                self.slices_of.entry(owner.clone()).or_default().insert(key);
-                self.settle(&owner) || is_changed
+                if let Some(owner) = owner {
+                    self.slices_of.entry(owner.clone()).or_default().insert(key);
+                    self.unsettled.insert(owner);
+                }
+                false
+            }
+            Object::Revision(meta) => {
+                let key = meta.key();
+                let concerned = self.settled.iter().filter(|(service, settled)| {
+                    service.namespace == key.namespace && settled.facts.behind.concerns(&key.name, &meta)
+                });
+                self.unsettled.extend(concerned.map(|(service, _)| service.clone()));
+                self.revisions.insert(key, meta);
+                false
             }
         }
     }
@@ -149,43 +195,65 @@ impl Index {
         match kind {
             Kind::Pod => self.pods.remove(key).is_some(),
             Kind::Namespace => self.namespaces.remove(&key.name).is_some(),
-            Kind::Service => self.services.remove(key).is_some() && self.settle(key),
+            Kind::Service => {
+                self.services.remove(key);
+                self.unsettled.insert(key.clone());
+                false
+            }
             Kind::EndpointSlice => {
                 let gone = self.slices.remove(key);
-                let owner = gone.and_then(|(meta, _)| owner(&meta));
-                owner.is_some_and(|owner| self.disown(&owner, key))
+                if let Some(owner) = gone.and_then(|(meta, _)| owner(&meta)) {
+                    self.disown(owner, key);
+                }
+                false
+            }
+            // Its endpoints go by themselves; until then it is what it was.
+            Kind::Revision => {
+                self.revisions.remove(key);
+                false
             }
         }
     }
 
-    fn disown(&mut self, service: &ObjectKey, slice: &ObjectKey) -> bool {
-        if let Some(slices) = self.slices_of.get_mut(service) {
+    fn disown(&mut self, service: ObjectKey, slice: &ObjectKey) {
+        if let Some(slices) = self.slices_of.get_mut(&service) {
             slices.remove(slice);
             if slices.is_empty() {
-                self.slices_of.remove(service);
+                self.slices_of.remove(&service);
             }
         }
-        self.settle(service)
+        self.unsettled.insert(service);
     }
 
     /// Makes anew what follows from a Service; says whether it is something else.
     fn settle(&mut self, key: &ObjectKey) -> bool {
-        let new = match self.services.get(key) {
-            None => Vec::new(),
-            Some((meta, service)) => {
-                let slices = self.slices_of.get(key).into_iter().flatten();
-                let slices = slices.filter_map(|key| self.slices.get(key)).map(|(_, slice)| slice);
-                services::destinations(meta, service, slices)
-            }
+        let Some((meta, service)) = self.services.get(key) else { return self.settled.remove(key).is_some() };
+        let slices = || {
+            let keys = self.slices_of.get(key).into_iter().flatten();
+            keys.filter_map(|key| self.slices.get(key)).map(|(_, slice)| slice)
         };
-        if self.destinations.get(key).map_or(&[][..], Vec::as_slice) == new {
-            return false;
+        let found = services::destinations(meta, service, slices());
+        if found.is_empty() {
+            return self.settled.remove(key).is_some();
         }
-        match new.is_empty() {
-            true => self.destinations.remove(key),
-            false => self.destinations.insert(key.clone(), new),
+        let old = self.settled.get(key);
+        let revision = |pod: &str| self.revisions.get(&ObjectKey { name: pod.to_owned(), ..key.clone() });
+        let behind = Behind::of(slices(), revision, old.map(|old| &old.facts.behind));
+        let facts = Facts { uid: meta.uid.clone(), spec: service.spec.clone(), behind };
+        let epoch = match old {
+            Some(old) if old.facts == facts => old.epoch,
+            _ => self.epoch + 1,
         };
-        true
+        self.epoch = self.epoch.max(epoch);
+        let of = |(at, place): (SocketAddr, services::Place)| {
+            let services::Place { port, pod_uid } = place;
+            let service = key.clone();
+            (at, Arc::new(Destination { service, service_uid: meta.uid.clone(), port, pod_uid, epoch }))
+        };
+        let destinations: Vec<_> = found.into_iter().map(of).collect();
+        let is_changed = old.is_none_or(|old| old.destinations != destinations);
+        self.settled.insert(key.clone(), Settled { destinations, facts, epoch });
+        is_changed
     }
 
     /// What the objects say now.
@@ -202,7 +270,7 @@ impl Index {
     fn all_destinations(&self) -> HashMap<SocketAddr, Arc<Destination>> {
         let mut all: HashMap<SocketAddr, Arc<Destination>> = HashMap::new();
         let mut doubtful = BTreeSet::new();
-        for (at, destination) in self.destinations.values().flatten() {
+        for (at, destination) in self.settled.values().flat_map(|settled| &settled.destinations) {
             match all.get(at) {
                 Some(other) if other.pod_uid.is_none() != destination.pod_uid.is_none() => {
                     if destination.pod_uid.is_none() {

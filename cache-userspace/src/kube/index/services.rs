@@ -1,9 +1,7 @@
 //! Which addresses and ports are HTTP services, and what each of them is.
 
-use core::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-
 use super::super::objects::{EndpointSlice, Meta, ObjectKey, Service, ServicePort};
+use core::net::{IpAddr, SocketAddr};
 
 /// Linkerd's annotation of ports that are not to be looked into: `4222,6379-6389`.
 const OPAQUE_PORTS: &str = "config.linkerd.io/opaque-ports";
@@ -19,6 +17,17 @@ pub struct Destination {
     pub port: u16,
     /// The pod, where the address is a pod's own (a headless Service); addresses of pods are used again.
     pub pod_uid: Option<String>,
+    /// Another one, never used before, whenever something changed that decides what is answered here (MESH.md S6).
+    pub epoch: u64,
+}
+
+/// What stands at one address and port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// As [`Destination::port`].
+    pub(super) port: u16,
+    /// As [`Destination::pod_uid`].
+    pub(super) pod_uid: Option<String>,
 }
 
 impl Destination {
@@ -43,27 +52,23 @@ pub(super) fn destinations<'a>(
     meta: &Meta,
     service: &Service,
     slices: impl Iterator<Item = &'a EndpointSlice>,
-) -> Vec<(SocketAddr, Arc<Destination>)> {
+) -> Vec<(SocketAddr, Place)> {
     let ports: Vec<&ServicePort> =
         service.spec.ports.iter().filter(|port| is_served(port) && !is_opaque(meta, port.port)).collect();
     if ports.is_empty() || service.spec.kind == "ExternalName" {
         return Vec::new();
     }
-    let of = |port: u16, pod_uid: Option<&str>| {
-        Arc::new(Destination {
-            service: meta.key(),
-            service_uid: meta.uid.clone(),
-            port,
-            pod_uid: pod_uid.map(str::to_owned),
-        })
-    };
     let mut found = Vec::new();
     for ip in service.spec.ips() {
-        found.extend(ports.iter().map(|port| (SocketAddr::new(ip, port.port), of(port.port, None))));
+        found.extend(
+            ports
+                .iter()
+                .map(|port| (SocketAddr::new(ip, port.port), Place { port: port.port, pod_uid: None })),
+        );
     }
     if service.spec.is_headless() {
         for slice in slices {
-            found.extend(of_pods(slice, &ports, &of));
+            found.extend(of_pods(slice, &ports));
         }
     }
     found.sort_by(|(one, a), (other, b)| one.cmp(other).then_with(|| a.port.cmp(&b.port)));
@@ -72,11 +77,7 @@ pub(super) fn destinations<'a>(
 }
 
 /// The pods of a headless Service; those of endpoints that are no pods are nobody's we know.
-fn of_pods(
-    slice: &EndpointSlice,
-    ports: &[&ServicePort],
-    of: &impl Fn(u16, Option<&str>) -> Arc<Destination>,
-) -> Vec<(SocketAddr, Arc<Destination>)> {
+fn of_pods(slice: &EndpointSlice, ports: &[&ServicePort]) -> Vec<(SocketAddr, Place)> {
     let mut found = Vec::new();
     for endpoint in &slice.endpoints {
         let Some(pod) = endpoint.target_ref.as_ref().filter(|it| it.kind == "Pod" && !it.uid.is_empty())
@@ -89,7 +90,8 @@ fn of_pods(
                 let name = |name: &Option<String>| name.clone().unwrap_or_default();
                 let meant = ports.iter().find(|port| name(&port.name) == name(&at.name));
                 if let (Some(meant), Some(number)) = (meant, at.port) {
-                    found.push((SocketAddr::new(ip, number), of(meant.port, Some(&pod.uid))));
+                    let place = Place { port: meant.port, pod_uid: Some(pod.uid.clone()) };
+                    found.push((SocketAddr::new(ip, number), place));
                 }
             }
         }

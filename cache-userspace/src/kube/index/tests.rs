@@ -340,3 +340,130 @@ fn a_slice_written_by_hand_cannot_claim_what_is_no_pods() {
         );
     }
 }
+
+fn revision(pod: &str, uid: &str, hash: Option<&str>) -> Change {
+    let labels = hash.map(|hash| json!({ "pod-template-hash": hash, "app": "web" }));
+    let meta = json!({ "name": pod, "namespace": "shop", "uid": uid, "labels": labels, "annotations": { "a": "b" } });
+    applied(Kind::Revision, json!({ "metadata": meta }))
+}
+
+/// Pods behind the Service `web`: the name of each, its uid, and whether it is ready.
+fn behind(pods: &[(&str, &str, bool)]) -> Change {
+    let endpoints: Vec<Value> = pods
+        .iter()
+        .map(|(name, uid, is_ready)| {
+            json!({
+                "addresses": [format!("10.0.0.{}", uid.len())], "conditions": { "ready": is_ready },
+                "targetRef": { "kind": "Pod", "name": name, "uid": uid },
+            })
+        })
+        .collect();
+    let labels = json!({ "kubernetes.io/service-name": "web" });
+    let meta = json!({ "name": "web-1", "namespace": "shop", "labels": labels });
+    applied(Kind::EndpointSlice, json!({ "metadata": meta, "endpoints": endpoints, "ports": null }))
+}
+
+fn epoch(index: &Index) -> u64 {
+    let snapshot = index.snapshot();
+    let epochs: BTreeSet<u64> = snapshot.destinations.values().map(|it| it.epoch).collect();
+    assert_eq!(epochs.len(), 1, "{epochs:?}");
+    epochs.first().copied().unwrap_or_default()
+}
+
+/// A Service with one ready pod of the revision `one`.
+fn rolled_out() -> Index {
+    let mut index = index();
+    index.apply(revision("a", "uid-a", Some("one")));
+    index.apply(service("web", |_| {}));
+    index.apply(behind(&[("a", "uid-a", true)]));
+    index
+}
+
+#[test]
+fn a_roll_out_is_another_epoch_and_so_is_taking_it_back_but_scaling_is_none() {
+    let mut index = rolled_out();
+    let first = epoch(&index);
+    index.apply(revision("b", "uid-b", Some("one")));
+    assert!(!index.apply(behind(&[("a", "uid-a", true), ("b", "uid-b", true)])), "scaled up");
+    assert!(!index.apply(behind(&[("b", "uid-b", true)])), "scaled down");
+    assert!(!index.apply(behind(&[("b", "uid-b", true), ("a", "uid-a", false)])), "one of two is not ready");
+    assert_eq!(epoch(&index), first);
+
+    index.apply(revision("c", "uid-c", Some("two")));
+    assert!(index.apply(behind(&[("b", "uid-b", true), ("c", "uid-c", false)])), "another one is there");
+    assert!(index.apply(behind(&[("b", "uid-b", true), ("c", "uid-c", true)])), "and answers");
+    assert!(index.apply(behind(&[("c", "uid-c", true)])), "the first one is gone");
+    let second = epoch(&index);
+    assert!(index.apply(behind(&[("b", "uid-b", true)])), "taken back");
+    assert!(epoch(&index) > second && second > first, "no epoch comes twice");
+}
+
+#[test]
+fn a_pod_of_which_nothing_is_known_may_be_another_revision() {
+    let mut index = rolled_out();
+    let first = epoch(&index);
+    index.apply(behind(&[("a", "uid-a", true), ("x", "uid-x", true)]));
+    let unknown = epoch(&index);
+    assert!(unknown > first);
+    // The same name is not the same pod.
+    index.apply(revision("x", "uid-before", Some("one")));
+    assert_eq!(epoch(&index), unknown);
+    index.apply(revision("x", "uid-x", Some("two")));
+    assert!(epoch(&index) > unknown);
+}
+
+#[test]
+fn a_pod_without_a_template_is_a_revision_of_its_own() {
+    let mut index = rolled_out();
+    index.apply(revision("x", "uid-x", None));
+    index.apply(revision("y", "uid-y", None));
+    index.apply(behind(&[("x", "uid-x", true)]));
+    let first = epoch(&index);
+    index.apply(behind(&[("y", "uid-y", true)]));
+    assert!(epoch(&index) > first);
+}
+
+#[test]
+fn a_pod_that_is_gone_before_its_endpoint_is_what_it_was() {
+    let mut index = rolled_out();
+    index.apply(revision("b", "uid-b", Some("one")));
+    index.apply(behind(&[("a", "uid-a", true), ("b", "uid-b", true)]));
+    let first = epoch(&index);
+    for name in ["a", "b"] {
+        let key = ObjectKey { namespace: "shop".into(), name: name.into() };
+        assert!(!index.apply(Change::Deleted(Kind::Revision, key)));
+    }
+    index.apply(behind(&[("a", "uid-a", true)]));
+    assert_eq!(epoch(&index), first);
+    // Told anew, it is what it was.
+    index.apply(revision("a", "uid-a", Some("one")));
+    assert_eq!(epoch(&index), first);
+    index.apply(revision("a", "uid-a", Some("two")));
+    assert!(epoch(&index) > first, "or it is not");
+}
+
+#[test]
+fn a_service_that_changes_or_comes_back_is_another_epoch() {
+    let mut index = rolled_out();
+    let mut last = epoch(&index);
+    let changes: [fn(&mut Value); 3] = [
+        |service| service["spec"]["selector"] = json!({ "app": "other" }),
+        |service| service["spec"]["ports"][0]["targetPort"] = json!(8081),
+        |service| service["metadata"]["uid"] = json!("another"),
+    ];
+    for change in changes {
+        assert!(index.apply(service("web", change)));
+        assert!(epoch(&index) > last);
+        last = epoch(&index);
+        assert!(!index.apply(service("web", change)), "told twice");
+    }
+    index.apply(Change::Deleted(Kind::Service, ObjectKey { namespace: "shop".into(), name: "web".into() }));
+    index.apply(service("web", changes[2]));
+    assert!(epoch(&index) > last);
+}
+
+#[test]
+fn of_a_pod_elsewhere_nothing_is_kept_but_its_revision() {
+    let Change::Applied(Object::Revision(meta)) = revision("a", "uid-a", Some("one")) else { panic!() };
+    assert_eq!(meta.labels.len() + meta.annotations.len(), 1);
+}

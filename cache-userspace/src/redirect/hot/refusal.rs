@@ -55,6 +55,8 @@ refusals! {
     Quota = "quota",
     /// All is full of what is asked for more often.
     Worth = "worth",
+    /// The client's lease ended meanwhile.
+    Lease = "lease",
     /// The response was purged, replaced or evicted meanwhile.
     Gone = "gone",
     /// The kernel refused.

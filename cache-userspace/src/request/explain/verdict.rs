@@ -166,6 +166,7 @@ fn forwarded(request: &RequestView<'_>, alive: &[Candidate<'_>], rules: &Rules, 
     let has_credentials = request.fields.contains("authorization") || request.fields.contains("cookie");
     match miss {
         Miss::Uri => "nothing is stored under this key".to_owned(),
+        Miss::Lease => "the mesh must first let a request of this pod through".to_owned(),
         Miss::Vary => format!("no stored variant was selected by {}", selecting(request, alive)),
         Miss::Partial => "only a part is stored, and not the one that the request asks for".to_owned(),
         Miss::Stale => "what is stored is stale".to_owned(),

@@ -7,6 +7,7 @@ mod background;
 mod content;
 pub mod explain;
 mod fetch;
+mod inputs;
 mod landing;
 mod lease;
 mod outcome;
@@ -132,7 +133,7 @@ pub struct Connection {
 impl Connection {
     /// A connection of `workload` to `destination`.
     pub fn new(workload: Arc<Workload>, destination: SocketAddr, source: Option<IpAddr>, id: u64) -> Self {
-        let partition = workload.partition(workload.netns_cookie);
+        let partition = workload.partition(workload.netns_cookie, b"");
         let destination_identity = destination.to_string();
         Self {
             workload,
@@ -165,7 +166,10 @@ impl Connection {
     /// The primary key of a request (RFC 9111 §2) with this content.
     fn key(&self, request: &RequestHead, content: &[u8], service: Option<&Service>) -> Vec<u8> {
         let destination = self.identity(service);
-        let of_service = service.map(|service| self.workload.partition(service.epoch));
+        let of_service = service.map(|service| {
+            let inputs = inputs::digest(&service.guard().inputs, request, &self.workload);
+            self.workload.partition(service.epoch, &inputs)
+        });
         let partition = of_service.as_ref().unwrap_or(&self.partition);
         let mut key = Vec::with_capacity(partition.len() + destination.len() + request.target.len() + 96);
         policy::key(partition, destination, authority(request), &request.target, &mut key);
@@ -231,11 +235,14 @@ impl Path {
         mut body: RequestBody<'a>,
         connection: &Arc<Connection>,
     ) -> Result<Response<'a>, ForwardError> {
-        let Route { rules, service, bypass } = self.route(connection);
-        let past =
-            Past { connection, service: service.as_deref(), claim: Claim::of(request, service.as_deref()) };
-        if let Some(detail) = bypass {
-            return self.bypass(request, &Content::default(), body, past, "bypass", detail).await;
+        let route = self.route(request, connection);
+        let (rules, service, claim) = (route.rules, route.service.as_ref(), Claim::of(request, &route));
+        let past = Past { connection, service: route.service.as_deref(), claim };
+        if let Some(reason) = route.bypass {
+            self.counters.reasons.bypassed(reason);
+            return self
+                .bypass(request, &Content::default(), body, past, reason.fwd(), reason.as_str())
+                .await;
         }
         let view = view(request);
         let content = match policy::eligible(&view, rules) {
@@ -255,15 +262,24 @@ impl Path {
             let search_key = if is_query(request) { None } else { self.searches.key(&key, &request.target) };
             let found = LookUp::of(&self.store, &key, search_key, &request.target);
             let now = clock::now();
-            let (selected, miss) = match policy::decide(&view, found.candidates(), rules, now) {
+            let decision = match policy::decide(&view, found.candidates(), rules, now) {
+                // The origin says whether this client may have it.
+                reuse if claim.left(connection, now.boot).is_none() => {
+                    policy::asked_first(reuse, &view, Miss::Lease)
+                }
+                // Asked in general, it might be another one.
+                reuse @ Decision::Reuse { revalidate: true, .. } if route.has_inputs() => {
+                    policy::asked_first(reuse, &view, Miss::Stale)
+                }
+                decision => decision,
+            };
+            let (selected, miss) = match decision {
                 Decision::Reuse { index, age, revalidate } => match found.entry(index, &self.store) {
                     Some(entry) if !takes(request, &entry.stored) => (None, Miss::Request),
-                    // The origin says whether this client may have it.
-                    Some(_) if past.claim.left(connection, now.boot).is_none() => (Some(index), Miss::Lease),
                     Some(entry) => {
                         if revalidate {
                             let general = general(request);
-                            let about = (connection, rules, service.as_ref());
+                            let about = (connection, rules, service, Claim::of(&general, &route));
                             let ask = Ask::new(&general, &content, about, &found, Some(index), Miss::Stale);
                             self.validate_in_background(ask);
                         }
@@ -276,10 +292,13 @@ impl Path {
                     None => continue,
                 },
                 Decision::Unsatisfiable => return Ok(Response::Own(Own::GatewayTimeout("only-if-cached"))),
-                Decision::Validate { index, miss } => (Some(index), miss),
+                Decision::Validate { index, miss } => match found.entry(index, &self.store) {
+                    Some(entry) if !takes(request, &entry.stored) => (None, Miss::Request),
+                    _ => (Some(index), miss),
+                },
                 Decision::Forward(miss) => (None, miss),
             };
-            let about = (connection, rules, service.as_ref());
+            let about = (connection, rules, service, claim);
             let ask = Ask::new(request, &content, about, &found, selected, miss);
             // One wait for all looks.
             let until = *wait_until.get_or_insert_with(|| Instant::now() + self.limits.collapse_timeout);
@@ -292,12 +311,17 @@ impl Path {
         self.bypass(request, &content, body, past, "miss", "look-again").await
     }
 
-    /// What applies to the connection's next request.
-    fn route(&self, connection: &Connection) -> Route<'_> {
-        match connection.workload.leases {
-            Some(_) => self.routes.find_service(&connection.destination),
-            None => self.routes.find(),
+    /// What applies to a request.
+    fn route(&self, request: &RequestHead, connection: &Connection) -> Route<'_> {
+        let Connection { workload, destination, .. } = connection;
+        if workload.leases.is_none() {
+            return self.routes.find();
         }
+        let route = self.routes.find_service(destination, &workload.namespace);
+        let is_foreign = route.service.as_ref().is_some_and(|service| {
+            !service.is_called(authority(request), &workload.namespace, destination.ip())
+        });
+        Route { bypass: route.bypass.or(is_foreign.then_some(Reason::ForeignHost)), ..route }
     }
 
     /// Forwards a request that was not looked up; its answer is not stored.

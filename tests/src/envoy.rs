@@ -35,6 +35,8 @@ pub struct Envoy {
     listens: (&'static str, u16),
     threads: u32,
     cluster: Value,
+    further_clusters: Vec<Value>,
+    routes: Value,
     listener_filters: Vec<Value>,
     http_filters: Vec<Value>,
     admin: Option<u16>,
@@ -75,6 +77,8 @@ impl Envoy {
             listens,
             threads: 1,
             cluster,
+            further_clusters: Vec::new(),
+            routes: json!([{"match": {"prefix": "/"}, "route": {"cluster": "origin"}}]),
             listener_filters: listener_filters.to_vec(),
             http_filters: Vec::new(),
             admin: None,
@@ -101,6 +105,27 @@ impl Envoy {
         self
     }
 
+    /// Routes requests so, to origins by name, as a mesh would tell it to; `origin` is wherever a connection went.
+    pub fn routing(mut self, routes: Value, origins: &[(&str, SocketAddr)]) -> Self {
+        self.routes = routes;
+        for (name, at) in origins {
+            let mut cluster = fixed(&at.ip().to_string(), at.port());
+            cluster["name"] = json!(name);
+            cluster["load_assignment"]["cluster_name"] = json!(name);
+            self.further_clusters.push(cluster);
+        }
+        self
+    }
+
+    /// Answers so many of a hundred requests itself, with this status.
+    pub fn aborting(mut self, percent: u32, status: u16) -> Self {
+        self.http_filters.push(json!({"name": "envoy.filters.http.fault", "typed_config": {
+            "@type": of_extension("filters.http.fault.v3.HTTPFault"),
+            "abort": {"http_status": status, "percentage": {"numerator": percent, "denominator": "HUNDRED"}},
+        }}));
+        self
+    }
+
     /// Says of each answer how long its upstream took, as Istio's do: no two are the same.
     pub fn telling_times(self) -> Self {
         Self { tells_times: true, ..self }
@@ -119,10 +144,7 @@ impl Envoy {
         let connection = json!({
             "@type": of_extension("filters.network.http_connection_manager.v3.HttpConnectionManager"),
             "stat_prefix": "all",
-            "route_config": {"virtual_hosts": [
-                {"name": "all", "domains": ["*"],
-                 "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "origin"}}]}
-            ]},
+            "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": self.routes}]},
             "http_filters": http_filters,
         });
         let (ip, port) = self.listens;
@@ -132,7 +154,8 @@ impl Envoy {
                 {"name": "envoy.filters.network.http_connection_manager", "typed_config": connection}
             ]}],
         });
-        let mut all = json!({"static_resources": {"listeners": [listener], "clusters": [self.cluster]}});
+        let clusters: Vec<&Value> = [&self.cluster].into_iter().chain(&self.further_clusters).collect();
+        let mut all = json!({"static_resources": {"listeners": [listener], "clusters": clusters}});
         if let Some(port) = self.admin {
             all["admin"] = json!({"address": address("127.0.0.1", port)});
         }

@@ -4,13 +4,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use harness::cluster::{Cluster, PodSpec, RAW, SERVICES, SHOP, WEB, is_served};
+use harness::cluster::{Cluster, PROMISED, PodSpec, RAW, SERVICES, SHOP, WEB, is_served};
 use harness::origin::{Answer, Origin};
 use harness::{sidecar, wait};
 use serde_json::{Value, json};
-
-/// What is promised from a label to its effect.
-const PROMISED: Duration = Duration::from_secs(2);
 
 #[test]
 #[ignore = "needs root, cgroup2 and bpf"]

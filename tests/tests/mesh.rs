@@ -1,40 +1,27 @@
-//! The rules by which the mesh keeps its say (MESH.md S1–S6), with clients that are answered by the daemon and with those that
-//! are answered inside the kernel, on a real API server.
+//! The rules by which the mesh keeps its say about who may be given what (MESH.md S1–S3, S6), with clients that are answered by
+//! the daemon and with those that are answered inside the kernel, on a real API server.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use harness::cluster::{API, Backend, Caller, Cluster, Refusal, SHOP, WEB};
+use harness::cluster::{API, Backend, Caller, Cluster, PROMISED, Refusal, SHOP, WEB, http};
 use harness::origin::{Answer, Gate, Origin};
 use harness::wait;
 
-/// What is promised from a change of the cluster to its effect.
-const PROMISED: Duration = Duration::from_secs(2);
 /// What a busy machine may add to it.
 const SLACK: Duration = Duration::from_millis(500);
-
-const AT_API: (Ipv4Addr, u16) = (API, 80);
-const AT_WEB: (Ipv4Addr, u16) = (WEB, 80);
-
-/// A cluster whose namespace is labelled.
-fn enabled(told: &[&str]) -> Result<Option<Cluster>> {
-    let Some(cluster) = Cluster::told(told)? else { return Ok(None) };
-    cluster.label(SHOP, "enabled")?;
-    Ok(Some(cluster))
-}
 
 const AT_ONCE: &str = "storingPause: 0s";
 
 #[test]
 #[ignore = "needs root, cgroup2 and bpf"]
 fn s1_the_same_host_at_another_service_is_another_response() -> Result<()> {
-    let Some(cluster) = enabled(&[AT_ONCE])? else { return Ok(()) };
+    let Some(cluster) = Cluster::enabled(&[AT_ONCE])? else { return Ok(()) };
     let backend = cluster.backend()?;
     let pod = cluster.run_as("a", "web")?;
     let agent = pod.agent("app")?;
-    let (mut api, mut web) =
-        (Caller::new(&agent, SocketAddr::from(AT_API)), Caller::new(&agent, SocketAddr::from(AT_WEB)));
+    let (mut api, mut web) = (Caller::new(&agent, http(API)), Caller::new(&agent, http(WEB)));
 
     ensure!(web.get_of("victim", "/a")?.expect(200)?.text() == "fresh", "not the first one's");
     ensure!(web.get_of("victim", "/a")?.expect(200)?.is_hit(), "no hit");
@@ -48,7 +35,7 @@ fn s1_the_same_host_at_another_service_is_another_response() -> Result<()> {
 #[test]
 #[ignore = "needs root, cgroup2 and bpf"]
 fn s1_the_address_of_a_pod_stands_for_that_pod_only() -> Result<()> {
-    let Some(cluster) = enabled(&[AT_ONCE])? else { return Ok(()) };
+    let Some(cluster) = Cluster::enabled(&[AT_ONCE])? else { return Ok(()) };
     let at = Ipv4Addr::new(10, 244, 200, 1);
     cluster.headless()?;
     cluster.behind("direct", &[("db-0", "one", at)])?;
@@ -72,7 +59,7 @@ fn s1_the_address_of_a_pod_stands_for_that_pod_only() -> Result<()> {
 #[test]
 #[ignore = "needs root, cgroup2 and bpf"]
 fn s2_only_a_pods_own_requests_wait_for_its_answer_before_it_was_let_through() -> Result<()> {
-    let Some(cluster) = enabled(&[AT_ONCE])? else { return Ok(()) };
+    let Some(cluster) = Cluster::enabled(&[AT_ONCE])? else { return Ok(()) };
     let gate = Gate::closed();
     let held = gate.clone();
     let origin = Origin::http_on(cluster.kubelet.net().listen_as(API, 80)?, move |_| {
@@ -81,12 +68,12 @@ fn s2_only_a_pods_own_requests_wait_for_its_answer_before_it_was_let_through() -
     let (one, other) = (cluster.run_as("a", "web")?, cluster.run_as("b", "web")?);
     let (agent, of_other) = (one.agent("app")?, other.agent("app")?);
     let request = "GET /a HTTP/1.1\r\nHost: api\r\n\r\n";
-    let leader = agent.connect(SocketAddr::from(AT_API))?;
+    let leader = agent.connect(http(API))?;
     leader.send(request)?;
     wait::wait_until(wait::PATIENCE, "the first request", || origin.count() == 1)?;
-    let follower = agent.connect(SocketAddr::from(AT_API))?;
+    let follower = agent.connect(http(API))?;
     follower.send(request)?;
-    let stranger = of_other.connect(SocketAddr::from(AT_API))?;
+    let stranger = of_other.connect(http(API))?;
     stranger.send(request)?;
 
     wait::wait_until(wait::PATIENCE, "the other pod's request", || origin.count() == 2)?;
@@ -104,15 +91,15 @@ fn s2_only_a_pods_own_requests_wait_for_its_answer_before_it_was_let_through() -
 #[test]
 #[ignore = "needs root, cgroup2 and bpf"]
 fn s2_service_accounts_share_nothing_and_pods_of_one_share_what_each_was_let_through_to() -> Result<()> {
-    let Some(cluster) = enabled(&[AT_ONCE])? else { return Ok(()) };
+    let Some(cluster) = Cluster::enabled(&[AT_ONCE])? else { return Ok(()) };
     let backend = cluster.backend()?;
     let (one, other) = (cluster.run_as("a", "web")?, cluster.run_as("b", "batch")?);
     let (agent, of_other) = (one.agent("app")?, other.agent("app")?);
-    let mut caller = Caller::new(&agent, SocketAddr::from(AT_API));
+    let mut caller = Caller::new(&agent, http(API));
     caller.heat("/a")?;
     let before = backend.origin.count();
 
-    let mut foreign = Caller::new(&of_other, SocketAddr::from(AT_API));
+    let mut foreign = Caller::new(&of_other, http(API));
     let first = foreign.get("/a")?.expect(200)?;
 
     ensure!(first.cache_status().contains("fwd=uri-miss"), "{}", first.cache_status());
@@ -120,7 +107,7 @@ fn s2_service_accounts_share_nothing_and_pods_of_one_share_what_each_was_let_thr
     // Another pod of the first one's: what is stored is good for it too, once the mesh has let it through.
     let third = cluster.run_as("c", "web")?;
     let of_third = third.agent("app")?;
-    let mut same = Caller::new(&of_third, SocketAddr::from(AT_API));
+    let mut same = Caller::new(&of_third, http(API));
     let first = same.get("/a")?.expect(200)?;
     ensure!(
         first.cache_status() == "sidestep; fwd=miss; fwd-status=304; detail=lease",
@@ -138,16 +125,16 @@ fn s2_service_accounts_share_nothing_and_pods_of_one_share_what_each_was_let_thr
 #[test]
 #[ignore = "needs root, cgroup2 and bpf"]
 fn s3_a_pod_that_is_refused_never_gets_the_body() -> Result<()> {
-    let Some(cluster) = enabled(&[AT_ONCE])? else { return Ok(()) };
+    let Some(cluster) = Cluster::enabled(&[AT_ONCE])? else { return Ok(()) };
     let backend = cluster.backend()?;
     let (one, other) = (cluster.run_as("a", "web")?, cluster.run_as("b", "web")?);
     let (agent, of_other) = (one.agent("app")?, other.agent("app")?);
-    let mut caller = Caller::new(&agent, SocketAddr::from(AT_API));
+    let mut caller = Caller::new(&agent, http(API));
     caller.heat("/a")?;
 
     for how in [Refusal::Forbidden, Refusal::Closed, Refusal::Unavailable] {
         backend.refuse(other.net().address(), how);
-        let mut refused = Caller::new(&of_other, SocketAddr::from(AT_API));
+        let mut refused = Caller::new(&of_other, http(API));
         for n in 0..50 {
             let response = refused.get("/a")?;
             ensure!(!response.is_hit() && response.text() != "v1", "{how:?} {n}: {}", response.head_text());
@@ -161,7 +148,7 @@ fn s3_a_pod_that_is_refused_never_gets_the_body() -> Result<()> {
     }
     ensure!(backend.asked_by(other.net().address()) >= 150, "refusals of our own making");
     backend.admit(other.net().address());
-    let mut admitted = Caller::new(&of_other, SocketAddr::from(AT_API));
+    let mut admitted = Caller::new(&of_other, http(API));
     ensure!(admitted.get("/a")?.expect(200)?.cache_status().contains("detail=lease"), "not validated");
     ensure!(admitted.get("/a")?.expect(200)?.is_hit(), "no hit once it is let through");
     Ok(())
@@ -171,11 +158,11 @@ fn s3_a_pod_that_is_refused_never_gets_the_body() -> Result<()> {
 #[ignore = "needs root, cgroup2 and bpf"]
 fn s3_a_pod_whose_right_is_revoked_gets_nothing_after_its_lease() -> Result<()> {
     const LEASE: Duration = Duration::from_secs(3);
-    let Some(cluster) = enabled(&[AT_ONCE, "authorizationLease: 3s"])? else { return Ok(()) };
+    let Some(cluster) = Cluster::enabled(&[AT_ONCE, "authorizationLease: 3s"])? else { return Ok(()) };
     let backend = cluster.backend()?;
     let pod = cluster.run_as("a", "web")?;
     let agent = pod.agent("app")?;
-    let mut caller = Caller::new(&agent, SocketAddr::from(AT_API));
+    let mut caller = Caller::new(&agent, http(API));
     caller.heat("/a")?;
 
     backend.refuse(pod.net().address(), Refusal::Forbidden);
@@ -202,12 +189,11 @@ fn s3_a_pod_whose_right_is_revoked_gets_nothing_after_its_lease() -> Result<()> 
 #[test]
 #[ignore = "needs root, cgroup2 and bpf"]
 fn s3_a_refusal_ends_the_lease_at_once_also_inside_the_kernel() -> Result<()> {
-    let Some(cluster) = enabled(&[AT_ONCE])? else { return Ok(()) };
+    let Some(cluster) = Cluster::enabled(&[AT_ONCE])? else { return Ok(()) };
     let backend = cluster.backend()?;
     let pod = cluster.run_as("a", "web")?;
     let agent = pod.agent("app")?;
-    let (mut caller, mut other) =
-        (Caller::new(&agent, SocketAddr::from(AT_API)), Caller::new(&agent, SocketAddr::from(AT_API)));
+    let (mut caller, mut other) = (Caller::new(&agent, http(API)), Caller::new(&agent, http(API)));
     caller.heat("/a")?;
 
     for how in [Refusal::Forbidden, Refusal::Closed, Refusal::Unavailable] {
@@ -226,13 +212,39 @@ fn s3_a_refusal_ends_the_lease_at_once_also_inside_the_kernel() -> Result<()> {
 
 #[test]
 #[ignore = "needs root, cgroup2 and bpf"]
+fn s4_what_a_proxy_answers_itself_is_never_stored() -> Result<()> {
+    let Some(cluster) = Cluster::enabled(&[AT_ONCE])? else { return Ok(()) };
+    let origin = Origin::http_on(cluster.kubelet.net().listen_as(API, 80)?, |request| {
+        let answer = Answer::ok("from Envoy").field("server", "envoy").max_age(600);
+        match request.target() {
+            "/upstream" => answer.field("x-envoy-upstream-service-time", "3"),
+            _ => answer,
+        }
+    })?;
+    let pod = cluster.run_as("a", "web")?;
+    let agent = pod.agent("app")?;
+    let mut caller = Caller::new(&agent, http(API));
+
+    for n in 1..=5 {
+        let own = caller.get("/own")?.expect(200)?;
+        ensure!(own.cache_status().ends_with("detail=mesh-reply"), "{}", own.cache_status());
+        ensure!(origin.count_of("/own") == n, "answered from what was stored");
+    }
+    // What it only passes on is its upstream's.
+    caller.get("/upstream")?.expect(200)?;
+    ensure!(caller.get("/upstream")?.expect(200)?.is_hit(), "not stored");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root, cgroup2 and bpf"]
 fn s6_taking_a_roll_out_back_shows_nothing_of_it_afterwards() -> Result<()> {
-    let Some(cluster) = enabled(&["storingPause: 1s"])? else { return Ok(()) };
+    let Some(cluster) = Cluster::enabled(&["storingPause: 1s"])? else { return Ok(()) };
     let backend = cluster.backend()?;
     cluster.behind_api(&[("v1-a", "one")])?;
     let pod = cluster.run_as("a", "web")?;
     let agent = pod.agent("app")?;
-    let mut caller = Caller::new(&agent, SocketAddr::from(AT_API));
+    let mut caller = Caller::new(&agent, http(API));
     ensure!(caller.heat("/a")?.text() == "v1", "not the first version");
 
     // Rolled out: both at a time, then the new one.
@@ -271,12 +283,12 @@ fn sees(caller: &mut Caller<'_>, body: &str) -> Result<Duration> {
 #[test]
 #[ignore = "needs root, cgroup2 and bpf"]
 fn s6_scaling_flushes_nothing() -> Result<()> {
-    let Some(cluster) = enabled(&[AT_ONCE])? else { return Ok(()) };
+    let Some(cluster) = Cluster::enabled(&[AT_ONCE])? else { return Ok(()) };
     let backend = cluster.backend()?;
     cluster.behind_api(&[("v1-a", "one")])?;
     let pod = cluster.run_as("a", "web")?;
     let agent = pod.agent("app")?;
-    let mut caller = Caller::new(&agent, SocketAddr::from(AT_API));
+    let mut caller = Caller::new(&agent, http(API));
     caller.heat("/a")?;
     let before = backend.origin.count();
 
@@ -295,12 +307,12 @@ fn s6_scaling_flushes_nothing() -> Result<()> {
 #[ignore = "needs root, cgroup2 and bpf"]
 fn s6_nothing_is_stored_for_a_while_after_a_change() -> Result<()> {
     const PAUSE: Duration = Duration::from_secs(4);
-    let Some(cluster) = enabled(&["storingPause: 4s"])? else { return Ok(()) };
+    let Some(cluster) = Cluster::enabled(&["storingPause: 4s"])? else { return Ok(()) };
     let _backend = cluster.backend()?;
     cluster.behind_api(&[("v1-a", "one")])?;
     let pod = cluster.run_as("a", "web")?;
     let agent = pod.agent("app")?;
-    let mut caller = Caller::new(&agent, SocketAddr::from(AT_API));
+    let mut caller = Caller::new(&agent, http(API));
     wait::pause(PAUSE);
     caller.get("/a")?.expect(200)?;
     ensure!(caller.get("/a")?.expect(200)?.is_hit(), "not stored after the pause");
@@ -327,11 +339,11 @@ fn s6_nothing_is_stored_for_a_while_after_a_change() -> Result<()> {
 #[test]
 #[ignore = "needs root, cgroup2 and bpf"]
 fn an_unlabelled_pod_is_given_nothing_more_on_a_connection_that_stays_open() -> Result<()> {
-    let Some(cluster) = enabled(&[AT_ONCE])? else { return Ok(()) };
+    let Some(cluster) = Cluster::enabled(&[AT_ONCE])? else { return Ok(()) };
     let _backend = cluster.backend()?;
     let pod = cluster.run_as("a", "web")?;
     let agent = pod.agent("app")?;
-    let mut caller = Caller::new(&agent, SocketAddr::from(AT_API));
+    let mut caller = Caller::new(&agent, http(API));
     caller.heat("/a")?;
 
     cluster.label(SHOP, "")?;

@@ -1,6 +1,6 @@
 //! Workloads come and go: their listeners, what the kernel knows of them, and the order in which both end.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,7 +18,7 @@ use crate::clock;
 use crate::identify::Workload;
 use crate::identify::lease::Leases;
 use crate::identify::sidecar::Unproven;
-use crate::kube::index::Destination;
+use crate::kube::index::Snapshot;
 use crate::redirect::cgroup::Cgroup;
 use crate::redirect::kernel::{Attachment, Kernel, words};
 
@@ -217,17 +217,17 @@ impl Daemon {
 
     /// Makes these the services of the cluster: what is stored of others, or of what they were before, no longer counts, and
     /// the connections of pods to them are redirected.
-    pub fn publish(&self, services: &HashMap<SocketAddr, Arc<Destination>>) {
+    pub fn publish(&self, snapshot: &Snapshot) {
         let shared = &self.shared;
         let pause = lock(&shared.cluster).as_ref().map_or(Duration::ZERO, |cluster| cluster.storing_pause);
         // First: what is promoted looks at it last, and a connection that is redirected must find its service.
-        let outdated = shared.path.routes.publish(services, clock::boot(), pause);
+        let outdated = shared.path.routes.publish(snapshot, clock::boot(), pause);
         if let (Some(hot), false) = (&shared.path.hot, outdated.is_empty()) {
             let outdated: HashSet<_> =
                 outdated.iter().map(|at| (words(at.ip()), u32::from(at.port()))).collect();
             hot.remove_destinations(|ip, port| outdated.contains(&(*ip, port)));
         }
-        self.intercept(services.keys().copied().collect());
+        self.intercept(snapshot.destinations.keys().copied().collect());
     }
 
     fn intercept(&self, destinations: HashSet<SocketAddr>) {

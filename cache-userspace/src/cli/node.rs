@@ -148,6 +148,7 @@ impl Cluster {
         let settings = Settings {
             excluded_namespaces: config.never_served(),
             proxy_containers: config.proxy_containers.clone(),
+            names: config.names(),
         };
         let (publish, snapshots) = watch::channel(None);
         let (node, health) = (config.node()?, Health::default());
@@ -168,7 +169,7 @@ impl Cluster {
     /// Makes its services those that are intercepted; says whether it says something else of the pods.
     fn take_up(&mut self, daemon: &Daemon) -> bool {
         let Some(snapshot) = self.snapshots.borrow_and_update().clone() else { return false };
-        daemon.publish(&snapshot.destinations);
+        daemon.publish(&snapshot);
         let is_other = snapshot.pods != self.taken_up.pods;
         self.taken_up = snapshot;
         is_other

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::{Span, fields};
+use crate::kube::index::Names;
 
 /// The environment variable that names the node, as the downward API sets it.
 const NODE_NAME_ENV: &str = "NODE_NAME";
@@ -32,6 +33,11 @@ pub struct KubernetesConfig {
     pub excluded_namespaces: BTreeSet<String>,
     /// Names of the containers that are a mesh's proxies: their connections are never redirected.
     pub proxy_containers: BTreeSet<String>,
+    /// The domain of the names of Services.
+    #[serde(deserialize_with = "fields::non_empty")]
+    pub cluster_domain: String,
+    /// Namespaces whose Istio policies are those of all.
+    pub mesh_root_namespaces: BTreeSet<String>,
     /// How long a pod may be given what is stored of a service after one of its own requests to it was let through
     /// (MESH.md S3): at most an hour.
     #[serde(deserialize_with = "fields::lease")]
@@ -62,6 +68,8 @@ impl Default for KubernetesConfig {
                 "consul-dataplane",
                 "envoy-sidecar",
             ]),
+            cluster_domain: "cluster.local".to_owned(),
+            mesh_root_namespaces: names(&["istio-system"]),
             authorization_lease: Span(Duration::from_secs(30)),
             storing_pause: Span(Duration::from_secs(10)),
         }
@@ -84,6 +92,14 @@ impl KubernetesConfig {
         named.filter(|name| !name.is_empty()).ok_or_else(|| {
             anyhow::anyhow!("which node this is, is not known: set kubernetes.nodeName, or {NODE_NAME_ENV} in the environment")
         })
+    }
+
+    /// What things of the mesh are called.
+    pub fn names(&self) -> Names {
+        Names {
+            cluster_domain: self.cluster_domain.to_ascii_lowercase(),
+            mesh_root_namespaces: self.mesh_root_namespaces.clone(),
+        }
     }
 
     /// Namespaces whose pods are never served, our own among them.

@@ -60,14 +60,16 @@ impl Workload {
     }
 
     /// The partition of the cache that the workload reads and fills (MESH.md S2): namespace and service account, the mesh's
-    /// identity, and within which scope they count. That is the epoch of a service, or else the network namespace: the
+    /// identity, whatever else tells its requests apart, and within which scope they count. That is the epoch of a service, or else the network namespace: the
     /// same address may be another server in another one, and nothing here proves that it is not.
-    pub fn partition(&self, scope: u64) -> Vec<u8> {
-        let mut partition = Vec::with_capacity(self.namespace.len() + self.service_account.len() + 10);
+    pub fn partition(&self, scope: u64, inputs: &[u8]) -> Vec<u8> {
+        let names = self.namespace.len() + self.service_account.len();
+        let mut partition = Vec::with_capacity(names + inputs.len() + 10);
         partition.extend_from_slice(self.namespace.as_bytes());
         partition.push(0);
         partition.extend_from_slice(self.service_account.as_bytes());
         partition.push(0);
+        partition.extend_from_slice(inputs);
         partition.extend_from_slice(&scope.to_be_bytes());
         partition
     }
@@ -98,11 +100,12 @@ mod tests {
         let identity = ["shop", "web"].map(str::to_owned);
         let workload = Workload::new("a".to_owned(), identity, 1, (Netns::Own, 7), 1);
         let expected = Some(("shop".to_owned(), "web".to_owned(), 7));
-        assert_eq!(Workload::identity_of(&workload.partition(7)), expected);
+        assert_eq!(Workload::identity_of(&workload.partition(7, b"")), expected);
+        assert_eq!(Workload::identity_of(&workload.partition(7, b"a\0b")), expected);
         assert_eq!(Workload::identity_of(b"short"), None);
-        assert!(workload.shares(&workload.partition(8)));
+        assert!(workload.shares(&workload.partition(8, b"")));
         let other = ["shop", "api"].map(str::to_owned);
         let other = Workload::new("b".to_owned(), other, 2, (Netns::Own, 7), 2);
-        assert!(!other.shares(&workload.partition(7)) && !other.shares(b"short"));
+        assert!(!other.shares(&workload.partition(7, b"")) && !other.shares(b"short"));
     }
 }

@@ -20,14 +20,87 @@ pub enum Kind {
     Service,
     /// EndpointSlices.
     EndpointSlice,
-    /// Pods of every node, of which only the revision is read.
+    /// Pods of every node, of which only the metadata are read.
     Revision,
+    /// What kinds of objects there are beside those that every cluster has.
+    Definition,
+    /// Objects by which a mesh decides about requests.
+    Policy(PolicyKind),
+}
+
+/// Makes the kinds of objects that only some clusters have: name, group, kind, plural, versions that are understood, the best
+/// first.
+macro_rules! policy_kinds {
+    ($($(#[$doc:meta])+ $name:ident $group:literal $kind:literal $plural:literal [$($version:literal),+])*) => {
+        /// A kind of object by which a mesh decides about requests.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum PolicyKind {
+            $($(#[$doc])+ $name,)*
+        }
+
+        impl PolicyKind {
+            /// Every one of them.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            fn names(self) -> (&'static str, &'static str, &'static str) {
+                match self { $(Self::$name => ($group, $kind, $plural),)* }
+            }
+
+            fn versions(self) -> &'static [&'static str] {
+                match self { $(Self::$name => &[$($version),+],)* }
+            }
+        }
+    };
+}
+
+policy_kinds! {
+    /// Istio's routes.
+    VirtualService "networking.istio.io" "VirtualService" "virtualservices" ["v1", "v1beta1", "v1alpha3"]
+    /// What Istio does with connections to a host.
+    DestinationRule "networking.istio.io" "DestinationRule" "destinationrules" ["v1", "v1beta1", "v1alpha3"]
+    /// Hosts that Istio is told of.
+    ServiceEntry "networking.istio.io" "ServiceEntry" "serviceentries" ["v1", "v1beta1", "v1alpha3"]
+    /// Anything, in Istio's proxies.
+    EnvoyFilter "networking.istio.io" "EnvoyFilter" "envoyfilters" ["v1alpha3"]
+    /// Programs in Istio's proxies.
+    WasmPlugin "extensions.istio.io" "WasmPlugin" "wasmplugins" ["v1alpha1"]
+    /// Who may ask what, in Istio.
+    AuthorizationPolicy "security.istio.io" "AuthorizationPolicy" "authorizationpolicies" ["v1", "v1beta1"]
+    /// Tokens, in Istio.
+    RequestAuthentication "security.istio.io" "RequestAuthentication" "requestauthentications" ["v1", "v1beta1"]
+    /// Routes of the Gateway API.
+    HttpRoute "gateway.networking.k8s.io" "HTTPRoute" "httproutes" ["v1", "v1beta1"]
+    /// The same for gRPC.
+    GrpcRoute "gateway.networking.k8s.io" "GRPCRoute" "grpcroutes" ["v1", "v1alpha2"]
+    /// Linkerd's own form of them.
+    LinkerdHttpRoute "policy.linkerd.io" "HTTPRoute" "httproutes" ["v1beta3", "v1beta2", "v1beta1", "v1alpha1"]
+    /// Ports of Linkerd's pods.
+    LinkerdServer "policy.linkerd.io" "Server" "servers" ["v1beta3", "v1beta2", "v1beta1", "v1alpha1"]
+    /// Who may ask what, in Linkerd.
+    LinkerdAuthorizationPolicy "policy.linkerd.io" "AuthorizationPolicy" "authorizationpolicies" ["v1alpha1"]
+    /// How often one may ask, in Linkerd.
+    LinkerdRateLimit "policy.linkerd.io" "HTTPLocalRateLimitPolicy" "httplocalratelimitpolicies" ["v1alpha1"]
+    /// Linkerd's former routes.
+    ServiceProfile "linkerd.io" "ServiceProfile" "serviceprofiles" ["v1alpha2"]
+    /// Who may ask what, in Cilium.
+    CiliumNetworkPolicy "cilium.io" "CiliumNetworkPolicy" "ciliumnetworkpolicies" ["v2"]
+    /// The same for all namespaces.
+    CiliumClusterwideNetworkPolicy
+        "cilium.io" "CiliumClusterwideNetworkPolicy" "ciliumclusterwidenetworkpolicies" ["v2"]
+    /// Anything, in Cilium's proxies.
+    CiliumEnvoyConfig "cilium.io" "CiliumEnvoyConfig" "ciliumenvoyconfigs" ["v2"]
+    /// The same for all namespaces.
+    CiliumClusterwideEnvoyConfig
+        "cilium.io" "CiliumClusterwideEnvoyConfig" "ciliumclusterwideenvoyconfigs" ["v2"]
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 5] =
-        [Self::Namespace, Self::Service, Self::EndpointSlice, Self::Pod, Self::Revision];
+    pub fn all() -> impl Iterator<Item = Self> {
+        use Kind::{Definition, EndpointSlice, Namespace, Pod, Revision, Service};
+        let common = [Namespace, Service, EndpointSlice, Pod, Revision, Definition];
+        common.into_iter().chain(PolicyKind::ALL.iter().copied().map(Self::Policy))
+    }
 
     /// Its name in listings.
     pub fn title(self) -> &'static str {
@@ -39,7 +112,14 @@ impl Kind {
 
     /// Whether nothing but the metadata of its objects is asked for.
     pub fn is_metadata(self) -> bool {
-        self == Self::Revision
+        matches!(self, Self::Revision | Self::Definition)
+    }
+
+    /// The name of its definition, where it is a kind that only some clusters have.
+    pub fn definition(self) -> Option<String> {
+        let Self::Policy(kind) = self else { return None };
+        let (group, _, plural) = kind.names();
+        Some(format!("{plural}.{group}"))
     }
 
     /// Its group, its kind and its plural, as the API server calls them.
@@ -49,6 +129,10 @@ impl Kind {
             Self::Namespace => ("", "Namespace", "namespaces"),
             Self::Service => ("", "Service", "services"),
             Self::EndpointSlice => ("discovery.k8s.io", "EndpointSlice", "endpointslices"),
+            Self::Definition => {
+                ("apiextensions.k8s.io", "CustomResourceDefinition", "customresourcedefinitions")
+            }
+            Self::Policy(kind) => kind.names(),
         }
     }
 
@@ -57,6 +141,7 @@ impl Kind {
         match self {
             // v1 came with 1.21; what is read of it was the same before.
             Self::EndpointSlice => &["v1", "v1beta1"],
+            Self::Policy(kind) => kind.versions(),
             _ => &["v1"],
         }
     }
@@ -111,8 +196,12 @@ pub enum Object {
     Service(Meta, Box<Service>),
     /// An EndpointSlice.
     EndpointSlice(Meta, EndpointSlice),
-    /// A pod of any node, with the labels that tell its revision.
+    /// A pod of any node, without its annotations.
     Revision(Meta),
+    /// A kind of object that there is.
+    Definition(Meta),
+    /// By what a mesh decides: all of it but its metadata.
+    Policy(PolicyKind, Meta, Value),
 }
 
 /// The labels that tell which revision of a template a pod was made from: those of Deployments; of StatefulSets and
@@ -131,11 +220,12 @@ impl Object {
             Kind::Namespace => Self::Namespace(meta),
             Kind::Service => Self::Service(meta, read(rest)?),
             Kind::EndpointSlice => Self::EndpointSlice(meta, read(rest)?),
-            Kind::Revision => {
-                let mut labels = meta.labels;
-                labels.retain(|name, _| REVISION_LABELS.contains(&name.as_str()));
-                Self::Revision(Meta { labels, annotations: BTreeMap::new(), ..meta })
+            Kind::Revision => Self::Revision(Meta { annotations: BTreeMap::new(), ..meta }),
+            Kind::Definition => {
+                Self::Definition(Meta { annotations: BTreeMap::new(), labels: BTreeMap::new(), ..meta })
             }
+            // What it says is read by `index`.
+            Kind::Policy(kind) => Self::Policy(kind, meta, rest),
         })
     }
 
@@ -154,7 +244,9 @@ impl Object {
         | Self::Namespace(meta)
         | Self::Service(meta, _)
         | Self::EndpointSlice(meta, _)
-        | Self::Revision(meta)) = self;
+        | Self::Revision(meta)
+        | Self::Definition(meta)
+        | Self::Policy(_, meta, _)) = self;
         meta
     }
 
@@ -166,6 +258,8 @@ impl Object {
             Self::Service(..) => Kind::Service,
             Self::EndpointSlice(..) => Kind::EndpointSlice,
             Self::Revision(_) => Kind::Revision,
+            Self::Definition(_) => Kind::Definition,
+            Self::Policy(kind, ..) => Kind::Policy(*kind),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Without the API server the last snapshot stays: a watch that breaks is begun anew, after a pause that grows. What is
 //! read is left to `objects`, what follows from it to `index`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -78,6 +78,11 @@ impl Health {
         self.lock().entry(kind).or_default().is_synced = true;
     }
 
+    /// There is nothing to be watched.
+    fn forget(&self, kind: Kind) {
+        self.lock().remove(&kind);
+    }
+
     /// Said once, however often it is tried.
     fn trouble(&self, kind: Kind, error: String) {
         let mut kinds = self.lock();
@@ -120,13 +125,16 @@ pub async fn run(
     snapshots: watch::Sender<Option<Arc<Snapshot>>>,
 ) {
     let (changes, taken) = mpsc::channel(CHANGES_MAX);
-    let watches = Kind::ALL.map(|kind| {
-        let (client, node) = (client.clone(), node.clone());
-        let one = Watch { client, node, kind, health: health.clone(), changes: changes.clone() };
-        tokio::spawn(one.run())
-    });
+    let (define, defined) = watch::channel(None);
+    let watches: Vec<_> = Kind::all()
+        .map(|kind| {
+            let (client, node, defined) = (client.clone(), node.clone(), defined.clone());
+            let one = Watch { client, node, kind, health: health.clone(), changes: changes.clone(), defined };
+            tokio::spawn(one.run())
+        })
+        .collect();
     drop(changes);
-    index(Index::new(settings), &health, taken, &snapshots).await;
+    index(Index::new(settings), &health, taken, &define, &snapshots).await;
     watches.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
@@ -135,9 +143,10 @@ async fn index(
     mut index: Index,
     health: &Health,
     mut changes: mpsc::Receiver<Change>,
+    define: &watch::Sender<Definitions>,
     snapshots: &watch::Sender<Option<Arc<Snapshot>>>,
 ) {
-    let mut synced = std::collections::BTreeSet::new();
+    let mut synced = BTreeSet::new();
     let mut is_changed = false;
     loop {
         let change = tokio::select! {
@@ -148,21 +157,49 @@ async fn index(
         let until = tokio::time::Instant::now() + COLLECTING;
         let mut next = Some(change);
         while let Some(change) = next {
-            if let Change::Replaced(kind, _) = &change
-                && synced.insert(*kind)
-            {
-                is_changed = true;
-                health.synced(*kind);
+            match &change {
+                Change::Replaced(kind, _) | Change::Blind(kind) if synced.insert(*kind) => {
+                    is_changed = true;
+                    health.synced(*kind);
+                }
+                Change::Absent(kind) => {
+                    is_changed |= synced.insert(*kind);
+                    health.forget(*kind);
+                }
+                _ => {}
             }
+            take_up_definitions(&change, define);
             is_changed |= index.apply(change);
             next = tokio::time::timeout_at(until, changes.recv()).await.ok().flatten();
         }
         // What is half read would end what is served by the other half.
-        if is_changed && synced.len() == Kind::ALL.len() {
+        if is_changed && synced.len() == Kind::all().count() {
             snapshots.send_replace(Some(Arc::new(index.snapshot())));
             is_changed = false;
         }
     }
+}
+
+/// The names of the kinds that only some clusters have and this one has; `None` before they were read.
+type Definitions = Option<BTreeSet<String>>;
+
+/// Keeps the kinds that there are.
+fn take_up_definitions(change: &Change, define: &watch::Sender<Definitions>) {
+    let name = |object: &Object| object.meta().name.clone();
+    define.send_if_modified(|known| {
+        let before = known.clone();
+        match change {
+            Change::Replaced(Kind::Definition, all) => *known = Some(all.iter().map(name).collect()),
+            Change::Applied(object @ Object::Definition(_)) => {
+                known.get_or_insert_default().insert(name(object));
+            }
+            Change::Deleted(Kind::Definition, key) => {
+                known.get_or_insert_default().remove(&key.name);
+            }
+            _ => return false,
+        }
+        *known != before
+    });
 }
 
 /// The watch of one kind.
@@ -172,6 +209,7 @@ struct Watch {
     kind: Kind,
     health: Health,
     changes: mpsc::Sender<Change>,
+    defined: watch::Receiver<Definitions>,
 }
 
 /// Why a watch ended.
@@ -183,16 +221,23 @@ enum Ended {
 }
 
 impl Watch {
-    async fn run(self) {
+    async fn run(mut self) {
         let mut pause = PAUSE_MIN;
         loop {
+            if !self.is_defined().await {
+                return;
+            }
             match self.resource().await {
-                Ok(resource) => match self.follow(&resource).await {
+                Ok(Some(resource)) => match self.follow(&resource).await {
                     Ended::NoListener => return,
                     Ended::Unknown => {
                         self.health.trouble(self.kind, "the API server no longer has it".into())
                     }
                 },
+                Ok(None) => {
+                    self.health.trouble(self.kind, "no version of it is understood".into());
+                    self.is_blind().await;
+                }
                 Err(error) => self.health.trouble(self.kind, error),
             }
             tokio::time::sleep(pause).await;
@@ -200,8 +245,25 @@ impl Watch {
         }
     }
 
+    /// Waits until the cluster has the kind, and says where it has not that there is no object of it; false: until nobody
+    /// listens.
+    async fn is_defined(&mut self) -> bool {
+        let Some(name) = self.kind.definition() else { return true };
+        loop {
+            let has = self.defined.borrow_and_update().as_ref().map(|defined| defined.contains(&name));
+            match has {
+                Some(true) => return true,
+                Some(false) if self.changes.send(Change::Absent(self.kind)).await.is_err() => return false,
+                Some(false) | None => {}
+            }
+            if self.defined.changed().await.is_err() {
+                return false;
+            }
+        }
+    }
+
     /// The best version of the kind that the API server has.
-    async fn resource(&self) -> Result<ApiResource, String> {
+    async fn resource(&self) -> Result<Option<ApiResource>, String> {
         let (group, kind, plural) = self.kind.names();
         let of = |version: &str| {
             let group_version =
@@ -216,15 +278,11 @@ impl Watch {
         };
         let versions = self.kind.versions();
         if let [only] = versions {
-            return Ok(of(only));
+            return Ok(Some(of(only)));
         }
         let found = kube::discovery::group(&self.client, group).await.map_err(|error| error.to_string())?;
         let has = |version: &&&str| found.versions().any(|known| known == **version);
-        let version = versions
-            .iter()
-            .find(has)
-            .ok_or_else(|| format!("the API server has no {kind} that is understood"))?;
-        Ok(of(version))
+        Ok(versions.iter().find(has).map(|version| of(version)))
     }
 
     async fn follow(&self, resource: &ApiResource) -> Ended {
@@ -256,8 +314,11 @@ impl Watch {
                     }
                 }
                 Err(error) => {
-                    if is_unknown(&error) {
+                    if is_refused(&error, 404) {
                         return Ended::Unknown;
+                    }
+                    if is_refused(&error, 403) {
+                        self.is_blind().await;
                     }
                     self.health.trouble(self.kind, error.to_string());
                     tokio::time::sleep(pause).await;
@@ -270,6 +331,14 @@ impl Watch {
             }
         }
         Ended::Unknown
+    }
+
+    /// Says that there may be objects of the kind that decide something, and cannot be read.
+    async fn is_blind(&self) {
+        if self.kind.definition().is_some() {
+            // Where nobody listens, the next message ends the watch.
+            let _ = self.changes.send(Change::Blind(self.kind)).await;
+        }
     }
 
     fn change(&self, event: Event<DynamicObject>, all: &mut Option<Vec<Object>>) -> Option<Change> {
@@ -331,11 +400,11 @@ fn meta(object: &DynamicObject) -> Meta {
     }
 }
 
-fn is_unknown(error: &watcher::Error) -> bool {
+fn is_refused(error: &watcher::Error, code: u16) -> bool {
     use watcher::Error::{InitialListFailed, WatchFailed, WatchStartFailed};
     match error {
         InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => {
-            matches!(error, kube::Error::Api(status) if status.code == 404)
+            matches!(error, kube::Error::Api(status) if status.code == code)
         }
         _ => false,
     }

@@ -103,6 +103,17 @@ pub fn decide<'a>(
     }
 }
 
+/// The same where nothing that is stored may be given unasked: it is validated first, for this reason.
+///
+/// §5.2.1.7: a client that wants no forwarding is answered 504.
+pub fn asked_first(decision: Decision, request: &RequestView<'_>, miss: Miss) -> Decision {
+    let Decision::Reuse { index, .. } = decision else { return decision };
+    match CacheControl::of(request.fields).only_if_cached {
+        true => Decision::Unsatisfiable,
+        false => Decision::Validate { index, miss },
+    }
+}
+
 fn judge<'a>(
     request: &RequestView<'_>,
     directives: &CacheControl,

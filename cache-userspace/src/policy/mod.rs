@@ -44,7 +44,7 @@ use std::{fmt, str::FromStr, time::Duration};
 pub use answer::{names_what_client_has, ranges};
 pub use combine::combined;
 pub use conditional::{is_kept_in_not_modified, is_not_modified};
-pub use decide::{Candidate, Decision, Miss, decide};
+pub use decide::{Candidate, Decision, Miss, asked_first, decide};
 pub use eligible::{Eligibility, eligible};
 pub use freshen::freshen;
 pub use groups::invalidated_groups;

@@ -92,7 +92,7 @@ impl Ask {
     pub(super) fn new(
         request: &RequestHead,
         content: &Content,
-        (connection, rules, service): (&Arc<Connection>, &Arc<Rules>, Option<&Arc<Service>>),
+        (connection, rules, service, claim): (&Arc<Connection>, &Arc<Rules>, Option<&Arc<Service>>, Claim),
         found: &LookUp<'_>,
         selected: Option<usize>,
         miss: Miss,
@@ -106,7 +106,7 @@ impl Ask {
             connection: connection.clone(),
             rules: rules.clone(),
             service: service.cloned(),
-            claim: Claim::of(request, service.map(Arc::as_ref)),
+            claim,
             key: found.key.to_vec(),
             search_key: found.search_key.clone(),
             resource: connection.resource(request, &request.target, service.map(Arc::as_ref)),

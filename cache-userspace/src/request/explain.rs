@@ -17,9 +17,7 @@ use super::ask::{LookUp, candidate};
 use super::lease::Claim;
 use super::{Connection, Path, authority, is_query, view};
 use crate::admin::Position;
-use crate::admin::explain::{
-    Asked, BadQuestion, Explanation, Key, LastRefusal, Question, RulesInForce, Verdict, Why,
-};
+use crate::admin::explain::{Asked, BadQuestion, Explanation, Key, LastRefusal, Question, RulesInForce, Why};
 use crate::clock;
 use crate::http1::{Fields, Framing, RequestHead, Version};
 use crate::identify::Workload;
@@ -87,8 +85,7 @@ impl Path {
         let now = clock::now();
         let keys = known.keys.iter().filter_map(|key| {
             let parts = policy::key_parts(key)?;
-            let unlooked = self.unlooked(refusal);
-            Some(self.key_explained(key, parts, &request, unlooked, askers, now))
+            Some(self.key_explained(key, parts, &request, refusal, askers, now))
         });
         Ok(Explanation {
             url: question.url.clone(),
@@ -100,15 +97,6 @@ impl Path {
             is_complete: known.is_complete,
             notes: known.notes,
         })
-    }
-
-    /// What becomes of a request that is not looked up.
-    fn unlooked(&self, refusal: Option<Reason>) -> Option<Verdict> {
-        match (self.routes.find().bypass, refusal) {
-            (Some(detail), _) => Some(verdict::switched_off(detail)),
-            (_, Some(reason)) => Some(verdict::bypassed(reason)),
-            _ => None,
-        }
     }
 
     /// The keys that are stored, or of which something else is known, and those that are the only ones possible.
@@ -125,13 +113,13 @@ impl Path {
             |parts: &KeyParts<'_>| question.workload.is_none() || askers.iter().any(|asker| asker.has(parts));
         let services = self.routes.services();
         let epochs: HashMap<&[u8], u64> =
-            services.values().map(|service| (&service.identity[..], service.epoch)).collect();
+            services.by_address.values().map(|service| (&service.identity[..], service.epoch)).collect();
         // What was stored of a service before it changed no longer counts.
         let is_current = |parts: &KeyParts<'_>| {
             let scope = Workload::identity_of(parts.partition).map(|(_, _, scope)| scope);
             address(parts).is_some() || scope == epochs.get(parts.destination).copied()
         };
-        let destination = asked.destination.map(|at| match services.get(&at) {
+        let destination = asked.destination.map(|at| match services.by_address.get(&at) {
             Some(service) => vec![at.to_string().into_bytes(), service.identity.to_vec()],
             None => vec![at.to_string().into_bytes()],
         });
@@ -210,7 +198,7 @@ impl Path {
                 asked.destination.into_iter().chain(seen.iter().filter(is_own).map(|(_, address)| *address));
             for destination in destinations.take(PAIRS_MAX - keys.len()) {
                 let connection = Connection::new(asker.workload.clone(), destination, None, 0);
-                let route = self.route(&connection);
+                let route = self.route(request, &connection);
                 // A pod's connections to no service do not come here.
                 if asker.workload.leases.is_none() || route.service.is_some() {
                     keys.insert(connection.key(request, b"", route.service.as_deref()).into_boxed_slice());
@@ -229,17 +217,26 @@ impl Path {
         key: &[u8],
         parts: KeyParts<'_>,
         request: &RequestHead,
-        unlooked: Option<Verdict>,
+        refusal: Option<Reason>,
         askers: &[Asker],
         now: Now,
     ) -> Key {
+        let same: Vec<&Asker> = askers.iter().filter(|asker| asker.has(&parts)).collect();
+        let identity = Workload::identity_of(parts.partition);
+        let (namespace, service_account, scope) = identity.unwrap_or_default();
         let services = self.routes.services();
-        let of_service = services.iter().find(|(_, service)| *service.identity == *parts.destination);
-        let route = match of_service {
-            Some((at, _)) => self.routes.find_service(at),
-            None => self.routes.find(),
+        let mut addresses = services.by_address.iter();
+        let of_service = addresses.find(|(_, service)| *service.identity == *parts.destination);
+        let (netns_cookie, epoch) = if of_service.is_some() { (0, Some(scope)) } else { (scope, None) };
+        let route = match (of_service, same.first()) {
+            (Some((at, _)), Some(asker)) => {
+                self.route(request, &Connection::new(asker.workload.clone(), *at, None, 0))
+            }
+            (Some((at, _)), None) => self.routes.find_service(at, &namespace),
+            (None, _) => self.routes.find(),
         };
         let rules = route.rules;
+        let unlooked = route.bypass.or(refusal).map(verdict::bypassed);
         let search_key = if is_query(request) { None } else { self.searches.key(key, &request.target) };
         let others = search_key.as_ref().and_then(|key| self.store.variants(key));
         let stored = [self.store.variants(key), others];
@@ -253,10 +250,6 @@ impl Path {
             };
             verdict::judged(&view(request), &alive, rules, now, number)
         };
-        let same: Vec<&Asker> = askers.iter().filter(|asker| asker.has(&parts)).collect();
-        let identity = Workload::identity_of(parts.partition);
-        let (namespace, service_account, scope) = identity.unwrap_or_default();
-        let (netns_cookie, epoch) = if of_service.is_some() { (0, Some(scope)) } else { (scope, None) };
         let refusal =
             self.uncacheable.recall(key, now.boot).filter(|refusal| refusal.reason != Reason::ForOne);
         let last_refusal = refusal.map(|refusal| LastRefusal {
@@ -305,8 +298,8 @@ impl Path {
 
     /// Which of these pods have to be let through by the mesh before they are given what is stored.
     fn unleased(&self, request: &RequestHead, route: &Route<'_>, askers: &[&Asker]) -> Option<String> {
-        let service = route.service.as_deref()?;
-        let claim = Claim::of(request, Some(service));
+        route.service.as_deref()?;
+        let claim = Claim::of(request, route);
         let now = clock::boot();
         let mut names = askers.iter().filter_map(|asker| {
             let connection = Connection::new(asker.workload.clone(), UNKNOWN, None, 0);

@@ -9,7 +9,8 @@ use crate::forward::{Answer, ForwardError};
 use crate::http1::{RequestHead, ResponseHead};
 use crate::identify::lease::LeaseKey;
 use crate::policy::is_mesh_reply;
-use crate::route::Service;
+use crate::policy::no_vary_search::path_and_query;
+use crate::route::Route;
 
 /// What must be leased to a client before anything stored answers its request.
 #[derive(Clone, Copy, Debug)]
@@ -25,13 +26,14 @@ enum Word {
 
 impl Claim {
     /// Where there is no cluster nothing has to be leased.
-    pub(super) fn of(request: &RequestHead, service: Option<&Service>) -> Self {
+    pub(super) fn of(request: &RequestHead, route: &Route<'_>) -> Self {
+        let Some(service) = &route.service else { return Self(None) };
         // The mesh goes by the name, whatever the address; it is only a claim of the client.
-        Self(
-            service.map(|service| {
-                LeaseKey::of([&service.identity[..], &authority(request).to_ascii_lowercase()])
-            }),
-        )
+        let (identity, name) = (&service.identity[..], authority(request).to_ascii_lowercase());
+        Self(Some(match route.leases_by_path {
+            false => LeaseKey::of([identity, &name]),
+            true => LeaseKey::of([identity, &name, &request.method, path_and_query(&request.target).0]),
+        }))
     }
 
     /// How much longer what is stored may answer; `None`: not now.

@@ -10,6 +10,7 @@ use super::lease::Claim;
 use super::{Connection, Path, view};
 use crate::clock;
 use crate::http1::{Fields, Framing, Names, RequestHead, Version};
+use crate::kube::index::Input;
 use crate::policy::{self, Decision, Now, Rules};
 use crate::redirect::hot::{Offer, Promotion, Refusal, Skipped};
 use crate::respond::image::Image;
@@ -41,8 +42,11 @@ impl Path {
         let (Some(hot), Some(asker), Some(key)) = (&self.hot, &connection.asker, &response.key) else {
             return false;
         };
-        let Route { rules, service, bypass: None } = self.route(connection) else { return false };
-        let claim = Claim::of(request, service.as_deref());
+        let route = self.route(request, connection);
+        let (rules, claim) = (route.rules, Claim::of(request, &route));
+        if route.bypass.is_some() {
+            return false;
+        }
         let skipped = hot.skipped();
         let promotion = match refusal(request, response, persistence, skipped) {
             Some(refusal) => Promotion::Refused(refusal),
@@ -82,10 +86,18 @@ impl Path {
         key: &[u8],
         claim: Claim,
     ) -> Result<(), Refusal> {
-        let Route { service, bypass: None, .. } = self.route(connection) else { return Err(Refusal::Gone) };
-        // Of another epoch it has another key.
-        if service.is_some_and(|service| connection.key(request, b"", Some(&service)) != key) {
+        let Route { service, bypass: None, .. } = self.route(request, connection) else {
             return Err(Refusal::Gone);
+        };
+        if let (Some(service), Some(hot)) = (service, &self.hot) {
+            // Of another epoch it has another key.
+            if connection.key(request, b"", Some(&service)) != key {
+                return Err(Refusal::Gone);
+            }
+            let mut inputs = service.guard().inputs.iter();
+            if inputs.any(|input| matches!(input, Input::Field(name) if hot.skipped().contains(name))) {
+                return Err(Refusal::Vary);
+            }
         }
         if claim.holds(connection) { Ok(()) } else { Err(Refusal::Lease) }
     }

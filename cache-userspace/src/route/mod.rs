@@ -14,8 +14,8 @@ use std::time::Duration;
 pub use service::Service;
 
 use crate::admin::{Position, Switch};
-use crate::kube::index::Destination;
-use crate::policy::Rules;
+use crate::kube::index::{Clients, Destination, Snapshot};
+use crate::policy::{Reason, Rules};
 
 /// How long a response of a service stays usable, whatever its freshness lifetime: whose it is stays known.
 const SERVICE_RESIDENT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
@@ -27,21 +27,35 @@ pub struct Route<'a> {
     pub rules: &'a Arc<Rules>,
     /// The service that its destination is, for pods of a cluster.
     pub service: Option<Arc<Service>>,
-    /// Set where it is only forwarded; the word says why (RFC 9211 `detail`).
-    pub bypass: Option<&'static str>,
+    /// Set where it is only forwarded.
+    pub bypass: Option<Reason>,
+    /// Whether a right to one path or method says nothing of others.
+    pub leases_by_path: bool,
+}
+
+impl Route<'_> {
+    /// Whether a mesh may send requests for the same target elsewhere, by something else in them.
+    pub fn has_inputs(&self) -> bool {
+        self.service.as_ref().is_some_and(|service| !service.guard().inputs.is_empty())
+    }
 }
 
 /// Finds the route of a request.
 pub struct Routes {
     rules: Arc<Rules>,
     service_rules: Arc<Rules>,
-    services: RwLock<Services>,
+    services: RwLock<Arc<Services>>,
     switch: Arc<Switch>,
     is_ending: AtomicBool,
 }
 
-/// Services by their addresses.
-pub type Services = Arc<HashMap<SocketAddr, Arc<Service>>>;
+/// The services of a cluster at one moment.
+#[derive(Debug, Default)]
+pub struct Services {
+    /// By their addresses.
+    pub by_address: HashMap<SocketAddr, Arc<Service>>,
+    clients: Clients,
+}
 
 impl Routes {
     /// The same rules for every destination, while the switch is on.
@@ -72,52 +86,57 @@ impl Routes {
 
     /// The route of the next request to an address that means the same whoever asks.
     pub fn find(&self) -> Route<'_> {
-        let bypass = (!self.is_on()).then_some("off");
-        Route { rules: &self.rules, service: None, bypass }
+        let bypass = (!self.is_on()).then_some(Reason::Off);
+        Route { rules: &self.rules, service: None, bypass, leases_by_path: false }
     }
 
-    /// The route of the next request of a pod to the address of a service.
-    pub fn find_service(&self, at: &SocketAddr) -> Route<'_> {
-        let service = self.services().get(at).cloned();
-        let bypass = match &service {
-            _ if !self.is_on() => Some("off"),
+    /// The route of the next request of a pod of this namespace to the address of a service.
+    pub fn find_service(&self, at: &SocketAddr, namespace: &str) -> Route<'_> {
+        let services = self.services();
+        let service = services.by_address.get(at).cloned();
+        let mut route =
+            Route { rules: &self.service_rules, service: None, bypass: None, leases_by_path: false };
+        if let Some(service) = &service {
+            for guard in std::iter::once(service.guard()).chain(services.clients.of(namespace)) {
+                route.bypass = route.bypass.or(guard.bypass);
+                route.leases_by_path |= guard.leases_by_path;
+            }
+        } else {
             // The connection is older than that.
-            None => Some("no-service"),
-            Some(_) => None,
-        };
-        Route { rules: &self.service_rules, service, bypass }
+            route.bypass = Some(Reason::NoService);
+        }
+        if !self.is_on() {
+            route.bypass = Some(Reason::Off);
+        }
+        Route { service, ..route }
     }
 
     /// Whether the address still stands for the service as it was then.
     pub fn is_current(&self, at: &SocketAddr, service: &Service) -> bool {
-        self.services().get(at).is_some_and(|now| now.epoch == service.epoch)
+        self.services().by_address.get(at).is_some_and(|now| now.epoch == service.epoch)
     }
 
     /// All services.
-    pub fn services(&self) -> Services {
+    pub fn services(&self) -> Arc<Services> {
         self.services.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Makes these the services; nothing is stored of those that are new or have changed until `pause` from `now`, since
     /// boot. Returns the addresses whose stored responses no longer count.
-    pub fn publish(
-        &self,
-        destinations: &HashMap<SocketAddr, Arc<Destination>>,
-        now: Duration,
-        pause: Duration,
-    ) -> Vec<SocketAddr> {
+    pub fn publish(&self, snapshot: &Snapshot, now: Duration, pause: Duration) -> Vec<SocketAddr> {
         let before = self.services();
         // An address of a service that has several is not new for having been changed at the others.
         let of = |(at, destination): (&SocketAddr, &Arc<Destination>)| {
-            let same = before.get(at).filter(|service| service.is_same(destination));
+            let same = before.by_address.get(at).filter(|service| service.is_same(destination));
             let service = same.cloned().unwrap_or_else(|| Arc::new(Service::new(destination, now + pause)));
             (*at, service)
         };
-        let services: HashMap<_, _> = destinations.iter().map(of).collect();
+        let services: HashMap<_, _> = snapshot.destinations.iter().map(of).collect();
         let is_outdated = |(at, service): &(&SocketAddr, &Arc<Service>)| {
             services.get(*at).is_none_or(|now| !Arc::ptr_eq(now, service))
         };
-        let outdated = before.iter().filter(is_outdated).map(|(at, _)| *at).collect();
+        let outdated = before.by_address.iter().filter(is_outdated).map(|(at, _)| *at).collect();
+        let services = Services { by_address: services, clients: snapshot.clients.clone() };
         *self.services.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(services);
         outdated
     }
@@ -129,6 +148,7 @@ mod tests {
 
     use super::*;
     use crate::admin::Switches;
+    use crate::kube::index::Guard;
     use crate::kube::objects::ObjectKey;
 
     const NOW: Duration = Duration::from_secs(1000);
@@ -141,44 +161,46 @@ mod tests {
         Routes::new(Rules::default(), switches.redirection)
     }
 
-    fn web(epoch: u64) -> HashMap<SocketAddr, Arc<Destination>> {
+    fn web(epoch: u64) -> Snapshot {
         let destination = Destination {
             service: ObjectKey { namespace: "shop".to_owned(), name: "web".to_owned() },
             service_uid: "uid".to_owned(),
             port: 80,
             pod_uid: None,
             epoch,
+            guard: Guard::default(),
+            names: None,
         };
-        [(AT, Arc::new(destination))].into()
+        Snapshot { destinations: [(AT, Arc::new(destination))].into(), ..Snapshot::default() }
     }
 
     #[test]
     fn an_address_of_no_service_is_not_looked_up_for_pods() {
         let routes = routes();
-        assert_eq!(routes.find_service(&AT).bypass, Some("no-service"));
+        assert_eq!(routes.find_service(&AT, "shop").bypass, Some(Reason::NoService));
         routes.publish(&web(1), NOW, PAUSE);
-        let route = routes.find_service(&AT);
+        let route = routes.find_service(&AT, "shop");
         assert_eq!(route.bypass, None);
         assert!(route.rules.resident_max > routes.find().rules.resident_max);
-        routes.publish(&HashMap::new(), NOW, PAUSE);
-        assert_eq!(routes.find_service(&AT).bypass, Some("no-service"));
+        routes.publish(&Snapshot::default(), NOW, PAUSE);
+        assert_eq!(routes.find_service(&AT, "shop").bypass, Some(Reason::NoService));
     }
 
     #[test]
     fn nothing_is_stored_for_a_while_after_a_change_and_only_then() {
         let routes = routes();
-        let storing_from = || routes.find_service(&AT).service.map(|service| service.storing_from);
+        let storing_from = || routes.find_service(&AT, "shop").service.map(|service| service.storing_from);
         assert_eq!(routes.publish(&web(1), NOW, PAUSE), []);
         assert_eq!(storing_from(), Some(NOW + PAUSE));
         let later = NOW + 2 * PAUSE;
         assert_eq!(routes.publish(&web(1), later, PAUSE), [], "nothing new");
         assert_eq!(storing_from(), Some(NOW + PAUSE));
-        let before = routes.find_service(&AT).service.unwrap();
+        let before = routes.find_service(&AT, "shop").service.unwrap();
         assert!(routes.is_current(&AT, &before));
         assert_eq!(routes.publish(&web(2), later, PAUSE), [AT]);
         assert_eq!(storing_from(), Some(later + PAUSE));
         assert!(!routes.is_current(&AT, &before));
-        assert_eq!(routes.publish(&HashMap::new(), later, PAUSE), [AT]);
+        assert_eq!(routes.publish(&Snapshot::default(), later, PAUSE), [AT]);
         assert!(!routes.is_current(&AT, &before));
     }
 }

@@ -1,9 +1,10 @@
 //! A service of the cluster as requests see it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::kube::index::Destination;
+use crate::kube::index::{Destination, Guard};
 use crate::kube::objects::ObjectKey;
 
 /// A service at one of its addresses.
@@ -21,7 +22,7 @@ pub struct Service {
 
 impl Service {
     pub(super) fn new(destination: &Arc<Destination>, storing_from: Duration) -> Self {
-        let Destination { service, service_uid, port, pod_uid, epoch } = &**destination;
+        let Destination { service, service_uid, port, pod_uid, epoch, .. } = &**destination;
         let ObjectKey { namespace, name } = service;
         let pod = pod_uid.as_ref().map(|uid| format!(" pod {uid}")).unwrap_or_default();
         let identity = format!("{namespace}/{name}:{port} {service_uid}{pod}");
@@ -29,8 +30,116 @@ impl Service {
         Self { destination, identity, epoch: *epoch, storing_from }
     }
 
+    /// What the mesh wants to be kept in mind of requests to it.
+    pub fn guard(&self) -> &Guard {
+        &self.destination.guard
+    }
+
+    /// Whether a Host is one of its names for a client of this namespace, at its address: a mesh may go by the name.
+    pub fn is_called(&self, authority: &[u8], namespace: &str, at: IpAddr) -> bool {
+        let Destination { service, port, names: Some(names), pod_uid, .. } = &*self.destination else {
+            return true;
+        };
+        let Ok(authority) = std::str::from_utf8(authority) else { return false };
+        let (host, named_port) = match authority.rsplit_once(':') {
+            Some((host, digits)) if !digits.contains(']') => (host, digits),
+            _ => (authority, ""),
+        };
+        if !named_port.is_empty() && named_port.parse() != Ok(*port) {
+            return false;
+        }
+        let host = host.strip_suffix('.').unwrap_or(host);
+        let ip = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        if ip.parse() == Ok(at) {
+            return true;
+        }
+        let is_pods = |name: &str| {
+            let pod = host.len().checked_sub(name.len() + 1).and_then(|end| host.split_at_checked(end));
+            pod_uid.is_some()
+                && pod.is_some_and(|(_, rest)| {
+                    rest.strip_prefix('.').is_some_and(|rest| rest.eq_ignore_ascii_case(name))
+                })
+        };
+        let [short, long @ ..] = &**names;
+        (namespace == service.namespace && host.eq_ignore_ascii_case(short))
+            || long.iter().any(|name| host.eq_ignore_ascii_case(name) || is_pods(name))
+    }
+
     /// Whether this is what is known of it.
     pub(super) fn is_same(&self, destination: &Destination) -> bool {
         *self.destination == *destination
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(names: Option<[&str; 4]>, pod_uid: Option<&str>) -> Service {
+        let destination = Destination {
+            service: ObjectKey { namespace: "shop".to_owned(), name: "web".to_owned() },
+            service_uid: "uid".to_owned(),
+            port: 80,
+            pod_uid: pod_uid.map(str::to_owned),
+            epoch: 1,
+            guard: Guard::default(),
+            names: names.map(|names| Arc::new(names.map(str::to_owned))),
+        };
+        Service::new(&Arc::new(destination), Duration::ZERO)
+    }
+
+    const NAMES: [&str; 4] = ["web", "web.shop", "web.shop.svc", "web.shop.svc.cluster.local"];
+
+    fn is_called(service: &Service, authority: &str, namespace: &str) -> bool {
+        let v6 = authority.starts_with('[');
+        let at = if v6 { "fd96::1" } else { "10.96.0.1" };
+        service.is_called(authority.as_bytes(), namespace, at.parse().unwrap())
+    }
+
+    #[test]
+    fn a_service_is_called_by_its_names_or_its_address() {
+        let web = service(Some(NAMES), None);
+        for name in [
+            "web",
+            "WEB:80",
+            "web.shop",
+            "web.shop.svc",
+            "web.shop.svc.cluster.local.",
+            "10.96.0.1",
+            "[fd96::1]:80",
+        ] {
+            assert!(is_called(&web, name, "shop"), "{name}");
+        }
+        for name in [
+            "api",
+            "web.other",
+            "web:8080",
+            "a.web.shop",
+            "10.96.0.2",
+            "[fd96::2]",
+            "web.shop.svc.",
+            "",
+            "xweb.shop",
+        ] {
+            let expected = name == "web.shop.svc.";
+            assert_eq!(is_called(&web, name, "shop"), expected, "{name}");
+        }
+        assert!(!is_called(&web, "web", "other"), "that is another one there");
+        assert!(is_called(&web, "web.shop", "other"));
+        assert!(!web.is_called(b"web\xff", "shop", "10.96.0.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_pod_of_a_service_is_called_by_its_own_name_there() {
+        let pod = service(Some(NAMES), Some("pod"));
+        for name in ["web-0.web.shop", "web-0.web.shop.svc.cluster.local", "web.shop"] {
+            assert!(is_called(&pod, name, "other"), "{name}");
+        }
+        assert!(!is_called(&pod, "web-0.web", "other") && !is_called(&pod, "xweb.shop", "other"));
+    }
+
+    #[test]
+    fn where_nobody_goes_by_names_any_will_do() {
+        assert!(is_called(&service(None, None), "anything", "shop"));
     }
 }

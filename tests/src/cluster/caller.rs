@@ -29,17 +29,26 @@ impl<'a> Caller<'a> {
 
     /// One GET, on the connection there is or on a new one.
     pub fn get(&mut self, target: &str) -> Result<Response> {
-        self.get_of(&self.to.to_string(), target)
+        self.get_with(target, "")
+    }
+
+    /// The same, with further fields.
+    pub fn get_with(&mut self, target: &str, fields: &str) -> Result<Response> {
+        self.ask(&self.to.to_string(), target, fields)
     }
 
     /// The same, of whoever has this name there.
     pub fn get_of(&mut self, host: &str, target: &str) -> Result<Response> {
+        self.ask(host, target, "")
+    }
+
+    fn ask(&mut self, host: &str, target: &str, fields: &str) -> Result<Response> {
         if self.connection.is_none() {
             self.connection = Some(self.agent.connect(self.to)?);
             self.connects += 1;
         }
         let connection = self.connection.as_ref().context("no connection")?;
-        let request = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        let request = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n");
         let response = connection.exchange("GET", request)?;
         if response.closes() || !response.complete() {
             self.connection = None;

@@ -195,7 +195,12 @@ impl RunningPod {
     /// Runs an Envoy in one of its containers that takes every other connection of the pod, as Istio wires it; nothing
     /// where Envoy is not installed.
     pub fn sidecar(&self, container: &str) -> Result<Option<(Process, Envoy)>> {
-        let envoy = Envoy::sidecar()?.admin().telling_times();
+        self.sidecar_like(container, Envoy::sidecar()?)
+    }
+
+    /// The same, with more in its configuration.
+    pub fn sidecar_like(&self, container: &str, envoy: Envoy) -> Result<Option<(Process, Envoy)>> {
+        let envoy = envoy.admin().telling_times();
         let Some(words) = envoy.words_as_sidecar()? else { return Ok(None) };
         let mut process = Process::start(&mut self.command(container, words))?;
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, envoy.port()));

@@ -4,6 +4,7 @@
 mod backend;
 mod caller;
 mod kubelet;
+mod mesh;
 mod proxy;
 mod server;
 mod shop;
@@ -11,5 +12,6 @@ mod shop;
 pub use backend::{Backend, Refusal};
 pub use caller::Caller;
 pub use kubelet::{Kubelet, PodSpec, RunningPod, TREE};
+pub use mesh::PolicyKind;
 pub use server::{ApiServer, NODE};
-pub use shop::{API, Cluster, RAW, SERVICES, SHOP, WEB, is_served};
+pub use shop::{API, Cluster, PROMISED, RAW, SERVICES, SHOP, WEB, http, is_served};

@@ -32,6 +32,8 @@ pub const API: Ipv4Addr = Ipv4Addr::new(10, 96, 7, 9);
 const HTTP: u16 = 80;
 /// The slices of its Services, as the API server that is tested with has them.
 const SLICES: &str = "/apis/discovery.k8s.io/v1beta1/namespaces/shop/endpointslices";
+/// What is promised from a change of the cluster to its effect.
+pub const PROMISED: Duration = Duration::from_secs(2);
 /// The label.
 const LABEL: &str = "sidestep.dev/cache";
 
@@ -60,7 +62,14 @@ impl Cluster {
         Self::set_up(lines, &["storingPause: 0s"])
     }
 
-    /// The same, with further lines of what the node is told about its cluster.
+    /// The same with its namespace labelled, and with further lines of what the node is told about its cluster.
+    pub fn enabled(told: &[&str]) -> Result<Option<Self>> {
+        let Some(cluster) = Self::told(told)? else { return Ok(None) };
+        cluster.label(SHOP, "enabled")?;
+        Ok(Some(cluster))
+    }
+
+    /// Nothing labelled, with further lines of what the node is told about its cluster.
     pub fn told(lines: &[&str]) -> Result<Option<Self>> {
         Self::set_up("", lines)
     }
@@ -216,6 +225,11 @@ fn service(name: &str, address: Ipv4Addr, port: &str) -> Value {
         "metadata": { "namespace": "shop", "name": name },
         "spec": { "clusterIP": address, "ports": [{ "name": port, "port": 80 }] },
     })
+}
+
+/// The port of HTTP at a Service's address.
+pub fn http(address: Ipv4Addr) -> SocketAddr {
+    SocketAddr::from((address, HTTP))
 }
 
 /// Whether a new connection of the agent to [`WEB`] goes through the cache.

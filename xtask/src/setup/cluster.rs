@@ -25,7 +25,8 @@ const ASSETS: &str = "KUBEBUILDER_ASSETS";
 
 /// Builds it in the folder `$1`, which is removed first, and puts it at `$2`.
 ///
-/// The machine's sources of packages are asked for their source packages too, in a copy of their lists.
+/// The machine's sources of packages are asked for their source packages too, in a copy of their lists. Its reflect2 is older
+/// than Debian's Go and crashes with it at the first object of a custom kind: it gets Debian's.
 const BUILD: &str = r#"
 set -eu
 rm -rf "$1"
@@ -41,7 +42,12 @@ apt() {
 apt "$1" update ""
 cd "$1"
 apt "$1" source kubernetes
+apt-get -qq -o APT::Sandbox::User=root download golang-github-modern-go-reflect2-dev
+dpkg -x golang-github-modern-go-reflect2-dev_*.deb reflect2
 cd "$1"/kubernetes-*/
+rm vendor/github.com/modern-go/reflect2/*.go vendor/github.com/modern-go/reflect2/*.s
+cp "$1"/reflect2/usr/share/gocode/src/github.com/modern-go/reflect2/*.go \
+    "$1"/reflect2/usr/share/gocode/src/github.com/modern-go/reflect2/*.s vendor/github.com/modern-go/reflect2/
 mkdir -p .go/src/k8s.io
 ln -sfn "$PWD" .go/src/k8s.io/kubernetes
 export GOPATH="$PWD/.go" CGO_ENABLED=0 GOCACHE="$1/cache" GO111MODULE=off
@@ -60,6 +66,11 @@ rm -rf "$1"
 /// If this machine's packages do not hold its source, or it cannot be built.
 pub(super) fn install(tools: &Path) -> Result<()> {
     let built = tools.join("cluster/kube-apiserver");
+    // One that was built otherwise is built again.
+    let recipe = tools.join("cluster/recipe");
+    if fs::read_to_string(&recipe).unwrap_or_default() != BUILD && built.exists() {
+        fs::remove_file(&built).with_context(|| format!("{} cannot be removed", built.display()))?;
+    }
     let server = env::var_os(ASSETS).map(|folder| PathBuf::from(folder).join("kube-apiserver"));
     let server = server.filter(|path| path.exists()).unwrap_or(built);
     let needed = if server.exists() { PACKAGES.get(..1).unwrap_or_default() } else { &PACKAGES[..] };
@@ -76,6 +87,7 @@ pub(super) fn install(tools: &Path) -> Result<()> {
             run_silently(Command::new("sh").args(["-c", BUILD, "sh"]).arg(source).arg(server))
         })
         .with_context(|| format!("in {}", source.display()))?;
+        fs::write(recipe, BUILD)?;
     }
     eprintln!("kube-apiserver: {}", server.display());
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::super::objects::{Endpoint, EndpointSlice, Meta, REVISION_LABELS};
+use super::super::objects::{Endpoint, Meta, REVISION_LABELS};
 
 /// The revisions behind a Service.
 ///
@@ -24,15 +24,15 @@ impl PartialEq for Behind {
 }
 
 impl Behind {
-    /// What these slices say, with what is known of a pod by its name. A pod whose metadata are gone before its endpoint is what
+    /// What these endpoints say, with what is known of a pod by its name. A pod whose metadata are gone before its endpoint is what
     /// it was.
     pub(super) fn of<'a>(
-        slices: impl Iterator<Item = &'a EndpointSlice>,
+        endpoints: impl Iterator<Item = &'a Endpoint>,
         metadata: impl Fn(&str) -> Option<&'a Meta>,
         before: Option<&Self>,
     ) -> Self {
         let mut behind = Self { revisions: BTreeMap::new(), pods: HashMap::new(), unknown: BTreeSet::new() };
-        for endpoint in slices.flat_map(|slice| &slice.endpoints) {
+        for endpoint in endpoints {
             let revision = behind.revision(endpoint, &metadata, before);
             let is_ready = behind.revisions.entry(revision).or_default();
             *is_ready |= endpoint.is_ready();
@@ -63,10 +63,10 @@ impl Behind {
         }
     }
 
-    /// Whether these metadata of the pod of this name are news.
-    pub(super) fn concerns(&self, name: &str, meta: &Meta) -> bool {
-        self.unknown.contains(name)
-            || self.pods.get(&meta.uid).is_some_and(|before| *before != revision(meta))
+    /// Whether these metadata of the pod of this name are news, or its labels are.
+    pub(super) fn concerns(&self, name: &str, meta: &Meta, is_labelled_anew: bool) -> bool {
+        let is_news = |before: &String| is_labelled_anew || *before != revision(meta);
+        self.unknown.contains(name) || self.pods.get(&meta.uid).is_some_and(is_news)
     }
 }
 

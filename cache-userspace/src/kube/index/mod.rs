@@ -2,6 +2,7 @@
 //! only epochs count how often something changed.
 
 mod behind;
+mod mesh;
 mod pods;
 mod services;
 
@@ -10,10 +11,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use behind::Behind;
+pub use mesh::{Guard, Input, Names};
+use mesh::{Mesh, News, Said};
 pub use pods::{LeftAlone, Members, PodState, WantedPod};
 pub use services::{Destination, is_http};
 
-use super::objects::{EndpointSlice, Kind, Meta, Object, ObjectKey, Pod, SERVICE_NAME, Service, ServiceSpec};
+use super::objects::{
+    Endpoint, EndpointSlice, Kind, Meta, Object, ObjectKey, Pod, SERVICE_NAME, Service, ServiceSpec,
+};
 
 /// What is decided by how this node is set up, not by objects.
 #[derive(Clone, Debug)]
@@ -22,6 +27,8 @@ pub struct Settings {
     pub excluded_namespaces: BTreeSet<String>,
     /// Names of the containers that are a mesh's proxies.
     pub proxy_containers: BTreeSet<String>,
+    /// What things of the mesh are called.
+    pub names: Names,
 }
 
 /// What the cluster says at one time.
@@ -31,6 +38,22 @@ pub struct Snapshot {
     pub pods: Vec<PodState>,
     /// Addresses and ports that are HTTP services.
     pub destinations: HashMap<SocketAddr, Arc<Destination>>,
+    /// What has to be kept in mind of pods as clients.
+    pub clients: Clients,
+}
+
+/// What has to be kept in mind of pods as clients, whatever they ask for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Clients {
+    namespaces: HashMap<String, Guard>,
+    all: Guard,
+}
+
+impl Clients {
+    /// Of those of a namespace.
+    pub fn of(&self, namespace: &str) -> impl Iterator<Item = &Guard> {
+        [Some(&self.all), self.namespaces.get(namespace)].into_iter().flatten()
+    }
 }
 
 /// A change of the objects of one kind.
@@ -42,6 +65,10 @@ pub enum Change {
     Deleted(Kind, ObjectKey),
     /// An object is there that cannot be read.
     Unreadable(Kind, ObjectKey),
+    /// There is no such kind.
+    Absent(Kind),
+    /// No object of a kind can be read, though there may be some.
+    Blind(Kind),
     /// All objects of a kind that there are: others are gone.
     Replaced(Kind, Vec<Object>),
 }
@@ -57,6 +84,7 @@ pub struct Index {
     /// The slices of each Service.
     slices_of: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
     revisions: HashMap<ObjectKey, Meta>,
+    mesh: Mesh,
     /// What follows from each Service; made anew where one of its objects changed.
     settled: HashMap<ObjectKey, Settled>,
     /// Services of which an object has changed since.
@@ -79,12 +107,17 @@ struct Facts {
     uid: String,
     spec: ServiceSpec,
     behind: Behind,
+    said: Said,
+    /// Who is behind the services that requests may be sent to instead.
+    elsewhere: BTreeMap<ObjectKey, Behind>,
+    clients_changed: u64,
 }
 
 impl Index {
     /// Knows no object yet.
     pub fn new(settings: Settings) -> Self {
         Self {
+            mesh: Mesh::new(settings.names.clone()),
             settings,
             pods: BTreeMap::new(),
             namespaces: BTreeMap::new(),
@@ -110,13 +143,19 @@ impl Index {
         match change {
             Change::Applied(object) => self.put(object),
             Change::Deleted(kind, key) => self.remove(kind, &key),
+            Change::Unreadable(Kind::Policy(kind), key) => {
+                let news = self.mesh.put_unreadable(kind, key);
+                self.unsettle_for(&news)
+            }
             // What cannot be read says nothing: nothing follows from it.
             Change::Unreadable(kind, key) => self.remove(kind, &key),
+            Change::Absent(kind) => self.take_up(Change::Replaced(kind, Vec::new())),
+            Change::Blind(kind) => self.blind(kind, true),
             Change::Replaced(kind, objects) => {
                 let keys: BTreeSet<ObjectKey> = objects.iter().map(|object| object.meta().key()).collect();
                 let gone: Vec<ObjectKey> =
                     self.keys(kind).into_iter().filter(|key| !keys.contains(key)).collect();
-                let mut is_changed = false;
+                let mut is_changed = self.blind(kind, false);
                 for key in gone {
                     is_changed |= self.remove(kind, &key);
                 }
@@ -135,6 +174,8 @@ impl Index {
             Kind::Service => self.services.keys().cloned().collect(),
             Kind::EndpointSlice => self.slices.keys().cloned().collect(),
             Kind::Revision => self.revisions.keys().cloned().collect(),
+            Kind::Definition => Vec::new(),
+            Kind::Policy(kind) => self.mesh.keys(kind),
         }
     }
 
@@ -175,18 +216,32 @@ impl Index {
                 }
                 if let Some(owner) = owner {
                     self.slices_of.entry(owner.clone()).or_default().insert(key);
-                    self.unsettled.insert(owner);
+                    self.unsettle(owner);
                 }
                 false
             }
             Object::Revision(meta) => {
                 let key = meta.key();
-                let concerned = self.settled.iter().filter(|(service, settled)| {
-                    service.namespace == key.namespace && settled.facts.behind.concerns(&key.name, &meta)
+                // Policies select pods by their labels.
+                let is_labelled_anew =
+                    self.revisions.get(&key).is_some_and(|before| before.labels != meta.labels);
+                let is_news = |service: &ObjectKey, behind: &Behind| {
+                    service.namespace == key.namespace && behind.concerns(&key.name, &meta, is_labelled_anew)
+                };
+                let concerned = self.settled.iter().filter(|(service, Settled { facts, .. })| {
+                    let mut elsewhere = facts.elsewhere.iter();
+                    is_news(service, &facts.behind)
+                        || elsewhere.any(|(service, behind)| is_news(service, behind))
                 });
                 self.unsettled.extend(concerned.map(|(service, _)| service.clone()));
                 self.revisions.insert(key, meta);
                 false
+            }
+            // Which kinds there are decides what is watched.
+            Object::Definition(_) => false,
+            Object::Policy(kind, meta, rest) => {
+                let news = self.mesh.put(kind, &meta, &rest);
+                self.unsettle_for(&news)
             }
         }
     }
@@ -197,7 +252,7 @@ impl Index {
             Kind::Namespace => self.namespaces.remove(&key.name).is_some(),
             Kind::Service => {
                 self.services.remove(key);
-                self.unsettled.insert(key.clone());
+                self.unsettle(key.clone());
                 false
             }
             Kind::EndpointSlice => {
@@ -212,6 +267,11 @@ impl Index {
                 self.revisions.remove(key);
                 false
             }
+            Kind::Definition => false,
+            Kind::Policy(kind) => {
+                let news = self.mesh.remove(kind, key.clone());
+                self.unsettle_for(&news)
+            }
         }
     }
 
@@ -222,24 +282,87 @@ impl Index {
                 self.slices_of.remove(&service);
             }
         }
+        self.unsettle(service);
+    }
+
+    /// Has made anew what follows from a Service, and from those that may send requests there.
+    fn unsettle(&mut self, service: ObjectKey) {
+        let refers = |settled: &Settled| settled.facts.elsewhere.contains_key(&service);
+        let referring =
+            self.settled.iter().filter(|(_, settled)| refers(settled)).map(|(key, _)| key.clone());
+        self.unsettled.extend(referring);
         self.unsettled.insert(service);
+    }
+
+    /// Has made anew what follows from the Services that an object of the mesh speaks of, or spoke of; says that clients
+    /// may have to be treated differently.
+    fn unsettle_for(&mut self, news: &News) -> bool {
+        let is_concerned =
+            |service: &&ObjectKey| self.mesh.concerns(news, service, |labels| self.has_pods(service, labels));
+        let concerned: Vec<ObjectKey> = self.settled.keys().filter(is_concerned).cloned().collect();
+        self.unsettled.extend(concerned);
+        news.is_for_all
+    }
+
+    fn blind(&mut self, kind: Kind, is_blind: bool) -> bool {
+        let Kind::Policy(kind) = kind else { return false };
+        let is_news = self.mesh.blind(kind, is_blind);
+        if is_news {
+            self.unsettled.extend(self.settled.keys().cloned());
+        }
+        is_news
+    }
+
+    /// Who is behind a Service.
+    fn endpoints(&self, service: &ObjectKey) -> impl Iterator<Item = &Endpoint> {
+        self.slices_of(service).flat_map(|slice| &slice.endpoints)
+    }
+
+    fn slices_of(&self, service: &ObjectKey) -> impl Iterator<Item = &EndpointSlice> {
+        let keys = self.slices_of.get(service).into_iter().flatten();
+        keys.filter_map(|key| self.slices.get(key)).map(|(_, slice)| slice)
+    }
+
+    /// Whether a pod behind a Service may have all these labels: unless it is known that none has.
+    fn has_pods(&self, service: &ObjectKey, labels: &BTreeMap<String, String>) -> bool {
+        if labels.is_empty() {
+            return true;
+        }
+        let mut pods = self.endpoints(service).filter_map(|endpoint| endpoint.target_ref.as_ref()).peekable();
+        let may_have = |uid: &str, name: &str| {
+            let key = ObjectKey { namespace: service.namespace.clone(), name: name.to_owned() };
+            self.revisions
+                .get(&key)
+                .filter(|meta| meta.uid == uid)
+                .is_none_or(|meta| labels.iter().all(|(name, value)| meta.labels.get(name) == Some(value)))
+        };
+        pods.peek().is_none() || pods.any(|pod| may_have(&pod.uid, &pod.name))
+    }
+
+    fn behind(&self, service: &ObjectKey, before: Option<&Behind>) -> Behind {
+        let named = |pod: &str| ObjectKey { namespace: service.namespace.clone(), name: pod.to_owned() };
+        Behind::of(self.endpoints(service), |pod| self.revisions.get(&named(pod)), before)
     }
 
     /// Makes anew what follows from a Service; says whether it is something else.
     fn settle(&mut self, key: &ObjectKey) -> bool {
         let Some((meta, service)) = self.services.get(key) else { return self.settled.remove(key).is_some() };
-        let slices = || {
-            let keys = self.slices_of.get(key).into_iter().flatten();
-            keys.filter_map(|key| self.slices.get(key)).map(|(_, slice)| slice)
-        };
-        let found = services::destinations(meta, service, slices());
+        let found = services::destinations(meta, service, self.slices_of(key));
         if found.is_empty() {
             return self.settled.remove(key).is_some();
         }
         let old = self.settled.get(key);
-        let revision = |pod: &str| self.revisions.get(&ObjectKey { name: pod.to_owned(), ..key.clone() });
-        let behind = Behind::of(slices(), revision, old.map(|old| &old.facts.behind));
-        let facts = Facts { uid: meta.uid.clone(), spec: service.spec.clone(), behind };
+        let said = self.mesh.of(key, |labels| self.has_pods(key, labels));
+        let before = |other: &ObjectKey| old.and_then(|old| old.facts.elsewhere.get(other));
+        let elsewhere = |other: &ObjectKey| (other.clone(), self.behind(other, before(other)));
+        let facts = Facts {
+            uid: meta.uid.clone(),
+            spec: service.spec.clone(),
+            behind: self.behind(key, old.map(|old| &old.facts.behind)),
+            elsewhere: said.refers.iter().map(elsewhere).collect(),
+            said,
+            clients_changed: self.mesh.clients_changed,
+        };
         let epoch = match old {
             Some(old) if old.facts == facts => old.epoch,
             _ => self.epoch + 1,
@@ -248,7 +371,9 @@ impl Index {
         let of = |(at, place): (SocketAddr, services::Place)| {
             let services::Place { port, pod_uid } = place;
             let service = key.clone();
-            (at, Arc::new(Destination { service, service_uid: meta.uid.clone(), port, pod_uid, epoch }))
+            let (guard, names) = (facts.said.guard.clone(), self.mesh.names_of(key));
+            let uid = meta.uid.clone();
+            (at, Arc::new(Destination { service, service_uid: uid, port, pod_uid, epoch, guard, names }))
         };
         let destinations: Vec<_> = found.into_iter().map(of).collect();
         let is_changed = old.is_none_or(|old| old.destinations != destinations);
@@ -262,7 +387,9 @@ impl Index {
             let namespace = self.namespaces.get(&meta.namespace);
             pods::state(meta, pod, namespace, &self.settings)
         });
-        Snapshot { pods: pods.collect(), destinations: self.all_destinations() }
+        let (namespaces, all) = self.mesh.clients();
+        let clients = Clients { namespaces, all };
+        Snapshot { pods: pods.collect(), destinations: self.all_destinations(), clients }
     }
 
     /// Where two Services claim an address and port (a pod behind two headless ones), they must agree on what it is; it is

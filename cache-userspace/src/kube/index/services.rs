@@ -1,7 +1,9 @@
 //! Which addresses and ports are HTTP services, and what each of them is.
 
 use super::super::objects::{EndpointSlice, Meta, ObjectKey, Service, ServicePort};
+use super::mesh::Guard;
 use core::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 /// Linkerd's annotation of ports that are not to be looked into: `4222,6379-6389`.
 const OPAQUE_PORTS: &str = "config.linkerd.io/opaque-ports";
@@ -19,6 +21,10 @@ pub struct Destination {
     pub pod_uid: Option<String>,
     /// Another one, never used before, whenever something changed that decides what is answered here (MESH.md S6).
     pub epoch: u64,
+    /// What the mesh wants to be kept in mind.
+    pub guard: Guard,
+    /// What it may be called; `None`: anything, for nobody goes by names.
+    pub names: Option<Arc<[String; 4]>>,
 }
 
 /// What stands at one address and port.

@@ -2,13 +2,19 @@
 
 use serde_json::{Value, json};
 
+use super::super::objects::PolicyKind;
 use super::*;
+use crate::policy::Reason;
 
 fn index() -> Index {
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     Index::new(Settings {
         excluded_namespaces: names(&["kube-system"]),
         proxy_containers: names(&["istio-proxy"]),
+        names: Names {
+            cluster_domain: "cluster.local".to_owned(),
+            mesh_root_namespaces: names(&["istio-system"]),
+        },
     })
 }
 
@@ -465,5 +471,104 @@ fn a_service_that_changes_or_comes_back_is_another_epoch() {
 #[test]
 fn of_a_pod_elsewhere_nothing_is_kept_but_its_revision() {
     let Change::Applied(Object::Revision(meta)) = revision("a", "uid-a", Some("one")) else { panic!() };
-    assert_eq!(meta.labels.len() + meta.annotations.len(), 1);
+    assert!(meta.annotations.is_empty());
+}
+
+fn policy(kind: PolicyKind, generation: i64, spec: Value) -> Change {
+    let meta = json!({ "name": "one", "namespace": "shop", "uid": "uid-one", "generation": generation });
+    applied(Kind::Policy(kind), json!({ "metadata": meta, "spec": spec }))
+}
+
+fn route_to(host: &str) -> Value {
+    json!({ "hosts": ["web"], "http": [{ "route": [{ "destination": { "host": host } }] }] })
+}
+
+fn the_guard(index: &Index) -> Guard {
+    index.snapshot().destinations.values().next().map(|it| it.guard.clone()).unwrap_or_default()
+}
+
+#[test]
+fn a_changed_route_is_another_epoch_and_so_is_one_that_is_taken_away() {
+    let mut index = rolled_out();
+    let mut last = epoch(&index);
+    let mirrored = json!({ "hosts": ["web"], "http": [{ "mirror": { "host": "shadow" } }] });
+    let key = ObjectKey { namespace: "shop".into(), name: "one".into() };
+    for (change, bypass) in [
+        (policy(PolicyKind::VirtualService, 1, route_to("web")), None),
+        (policy(PolicyKind::VirtualService, 2, mirrored), Some(Reason::Mirror)),
+        (Change::Unreadable(Kind::Policy(PolicyKind::VirtualService), key.clone()), Some(Reason::Unreadable)),
+        (Change::Deleted(Kind::Policy(PolicyKind::VirtualService), key), None),
+        (Change::Blind(Kind::Policy(PolicyKind::HttpRoute)), Some(Reason::Unreadable)),
+        (Change::Replaced(Kind::Policy(PolicyKind::HttpRoute), Vec::new()), None),
+    ] {
+        assert!(index.apply(change.clone()), "{change:?}");
+        assert!(epoch(&index) > last, "{change:?}");
+        assert_eq!(the_guard(&index).bypass, bypass, "{change:?}");
+        last = epoch(&index);
+        assert!(!index.apply(change), "told twice");
+    }
+}
+
+#[test]
+fn a_route_of_another_service_changes_nothing() {
+    let mut index = rolled_out();
+    index.apply(policy(PolicyKind::VirtualService, 1, json!({ "hosts": ["api"] })));
+    let before = epoch(&index);
+    assert!(!index.apply(policy(PolicyKind::VirtualService, 2, json!({ "hosts": ["api", "cart"] }))));
+    assert_eq!(epoch(&index), before);
+}
+
+#[test]
+fn a_roll_out_of_what_requests_are_sent_to_instead_is_another_epoch() {
+    let mut index = rolled_out();
+    index.apply(policy(PolicyKind::VirtualService, 1, route_to("next")));
+    let first = epoch(&index);
+    index.apply(revision("n", "uid-n", Some("two")));
+    assert_eq!(epoch(&index), first);
+    let endpoint =
+        json!({ "addresses": ["10.0.0.3"], "targetRef": { "kind": "Pod", "name": "n", "uid": "uid-n" } });
+    let labels = json!({ "kubernetes.io/service-name": "next" });
+    let meta = json!({ "name": "next-1", "namespace": "shop", "labels": labels });
+    let slice = json!({ "metadata": meta, "endpoints": [endpoint], "ports": null });
+    assert!(index.apply(applied(Kind::EndpointSlice, slice)));
+    let second = epoch(&index);
+    assert!(second > first);
+    index.apply(revision("n", "uid-n", Some("three")));
+    assert!(epoch(&index) > second);
+}
+
+#[test]
+fn a_policy_concerns_a_service_once_a_pod_behind_it_has_the_labels() {
+    let mut index = index();
+    let labelled = |generation: i64, tier: &str| {
+        let labels = json!({ "pod-template-hash": "one", "tier": tier });
+        let meta = json!({
+            "name": "a", "namespace": "shop", "uid": "uid-a", "labels": labels, "generation": generation,
+        });
+        applied(Kind::Revision, json!({ "metadata": meta }))
+    };
+    index.apply(labelled(1, "back"));
+    index.apply(service("web", |_| {}));
+    index.apply(behind(&[("a", "uid-a", true)]));
+    let selector = json!({ "selector": { "matchLabels": { "tier": "front" } } });
+    index.apply(policy(PolicyKind::RequestAuthentication, 1, selector));
+    assert_eq!(the_guard(&index).bypass, None);
+    index.apply(labelled(1, "front"));
+    assert_eq!(the_guard(&index).bypass, Some(Reason::Claims));
+}
+
+#[test]
+fn names_matter_where_there_is_a_mesh() {
+    let mut index = rolled_out();
+    let names = |index: &Index| {
+        index
+            .snapshot()
+            .destinations
+            .values()
+            .next()
+            .and_then(|it| it.names.as_ref().map(|names| names[3].clone()))
+    };
+    assert_eq!(names(&index), None);
+    index.apply(policy(PolicyKind::VirtualService, 1, json!({ "hosts": ["elsewhere.example"] })));
+    assert_eq!(names(&index).as_deref(), Some("web.shop.svc.cluster.local"));
 }

@@ -311,3 +311,18 @@ fn a_response_answers_only_the_queries_that_its_rule_allows_no_vary_search() {
         assert_eq!(decision, expected, "{target}");
     }
 }
+
+#[test]
+fn what_may_not_be_given_unasked_is_validated_first_or_not_given_rfc9111_5_2_1_7() {
+    let variants = [stored(&[], &[("cache-control", "max-age=60")], STORED_AT)];
+    let asked = |pairs: &[(&str, &str)]| {
+        let fields = Fields::from_pairs(pairs.iter().copied());
+        let request = RequestView { method: b"GET", target: b"/", fields: &fields };
+        let decision = ask(pairs, &variants, Profile::Rfc9111, after(1));
+        asked_first(decision, &request, Miss::Lease)
+    };
+    assert_eq!(asked(&[]), Decision::Validate { index: 0, miss: Miss::Lease });
+    assert_eq!(asked(&[("cache-control", "only-if-cached")]), Decision::Unsatisfiable);
+    // What is forwarded anyway is forwarded for its own reason.
+    assert_eq!(asked(&[("cache-control", "no-cache")]), Decision::Validate { index: 0, miss: Miss::Request });
+}

@@ -9,17 +9,6 @@ use crate::policy::{
     self, Candidate, Cause, Decision, Miss, Now, Profile, Reason, RequestView, Rules, StaleVerdict, Stored,
 };
 
-/// What becomes of every request while the switch is off.
-pub(super) fn switched_off(detail: &str) -> Verdict {
-    Verdict {
-        outcome: Outcome::Bypass,
-        cache_status: format!("fwd=bypass; detail={detail}"),
-        variant: None,
-        words: "The switch is off: new connections go direct, and what still comes here is only forwarded."
-            .to_owned(),
-    }
-}
-
 /// What becomes of a request whose connection does not come here, and why.
 pub(super) fn direct(why: &str) -> Verdict {
     let words = format!("It would not come here. {why}");
@@ -35,7 +24,10 @@ pub(super) fn bypassed(reason: Reason) -> Verdict {
         outcome: Outcome::Bypass,
         cache_status: format!("fwd={fwd}{detail}"),
         variant: None,
-        words: format!("It would be forwarded without a look-up. {}", reason.in_words()),
+        words: match reason {
+            Reason::Off => reason.in_words().to_owned(),
+            _ => format!("It would be forwarded without a look-up. {}", reason.in_words()),
+        },
     }
 }
 

@@ -250,7 +250,14 @@ impl Daemon {
     /// Lets a workload's new connections go direct; those that are open end with their next answer.
     pub fn unenrol(&self, name: &str) {
         let _one = lock(&self.shared.changing);
-        let gone = lock(&self.shared.enrolled).remove(name);
+        let gone = {
+            let mut all = lock(&self.shared.enrolled);
+            // Before a listing says so.
+            if let Some(attachment) = all.get_mut(name).and_then(|enrolled| enrolled.attachment.as_mut()) {
+                attachment.end_redirection();
+            }
+            all.remove(name)
+        };
         // Also what was left alone after it had been enrolled.
         self.forget_failure(name);
         if let Some(enrolled) = gone {

@@ -3,6 +3,7 @@
 
 pub mod lease;
 pub mod sidecar;
+mod sock_diag;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

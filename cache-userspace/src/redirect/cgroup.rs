@@ -327,16 +327,10 @@ pub fn oldest_process(dir: &Path) -> Option<u32> {
     pids.filter_map(|pid| Some((started(pid)?, pid))).min().map(|(_, pid)| pid)
 }
 
-/// Says whether a process in `dir` or in the cgroups below it has the socket with this inode open.
-pub fn has_socket(dir: &Path, inode: u64) -> bool {
-    let wanted = PathBuf::from(format!("socket:[{inode}]"));
-    let pids = tree(dir).into_iter().filter_map(|dir| procs_in(&dir).ok()).flatten();
-    let descriptors = pids.flat_map(|pid| {
-        fs::read_dir(Path::new("/proc").join(pid.to_string()).join("fd")).into_iter().flatten().flatten()
-    });
-    descriptors
-        .map(|descriptor| fs::read_link(descriptor.path()))
-        .any(|link| link.is_ok_and(|link| link == wanted))
+/// Says whether the cgroup with this id is `dir` or below it.
+pub fn contains(dir: &Path, id: u64) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    tree(dir).iter().any(|dir| fs::metadata(dir).is_ok_and(|found| found.ino() == id))
 }
 
 /// Returns the path of the network namespace that a process is in.

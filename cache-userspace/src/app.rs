@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use self::enrolment::Enrolled;
@@ -122,6 +123,7 @@ struct Shared {
 pub struct Daemon {
     shared: Arc<Shared>,
     tasks: Vec<JoinHandle<()>>,
+    admin: Option<JoinHandle<()>>,
     // Dropped first among the fields below: new connections go direct before anything else ends.
     heartbeat: Option<Heartbeat>,
 }
@@ -220,21 +222,22 @@ impl Daemon {
             },
         )
         .map_err(AppError::Thread)?;
-        Ok(Self { shared, tasks, heartbeat: Some(heartbeat) })
+        Ok(Self { shared, tasks, admin: None, heartbeat: Some(heartbeat) })
     }
 
-    /// Serves the admin API on a unix socket.
+    /// Serves the admin API on a unix socket; `handover` is told where another process is to serve instead.
     ///
     /// # Errors
     /// What is in the way of the socket.
-    pub fn serve_admin(&mut self, socket: &FsPath) -> anyhow::Result<()> {
+    pub fn serve_admin(&mut self, socket: &FsPath, handover: Option<Arc<Notify>>) -> anyhow::Result<()> {
         let state = AdminState {
             counters: self.shared.path.counters.clone(),
             switches: self.shared.switches.clone(),
             view: Box::new(view::View(self.shared.clone())),
+            handover,
         };
         let server = AdminServer::bind(socket, state, self.shared.path.limits.admin_connections_max)?;
-        self.tasks.push(tokio::spawn(server.run()));
+        self.admin = Some(tokio::spawn(server.run()));
         Ok(())
     }
 
@@ -249,15 +252,25 @@ impl Daemon {
         self.shared.path.counters.figures()
     }
 
-    /// Sends every new connection direct and waits, up to `patience`, for the open ones to end: those that are busy are
-    /// told to with their next answer, which is the daemon's.
-    pub async fn drain(&mut self, patience: Duration) {
+    /// Sends every new connection direct, and lets go of the admin socket: another process may serve. Those that are open
+    /// end with their next answer, which is still the daemon's.
+    pub async fn retire(&mut self) {
         drop(self.heartbeat.take());
         self.shared.path.routes.end();
         let names: Vec<String> = lock(&self.shared.enrolled).keys().cloned().collect();
         for name in names {
             self.unenrol(&name);
         }
+        if let Some(admin) = self.admin.take() {
+            admin.abort();
+            // Its file goes with it.
+            let _ = admin.await;
+        }
+    }
+
+    /// The same, and waits, up to `patience`, for the open connections to end.
+    pub async fn drain(&mut self, patience: Duration) {
+        self.retire().await;
         let open = || self.shared.path.counters.connections_open.value();
         let waiting = || self.shared.kernel.begun().saturating_sub(self.shared.taken.load(Ordering::Relaxed));
         let ended = async {
@@ -274,7 +287,7 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         drop(self.heartbeat.take());
-        for task in self.tasks.drain(..) {
+        for task in self.tasks.drain(..).chain(self.admin.take()) {
             task.abort();
         }
         for (_, enrolled) in lock(&self.shared.enrolled).drain() {

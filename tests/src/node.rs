@@ -220,6 +220,25 @@ impl Node {
         self.all_enrolled()
     }
 
+    /// Starts another process for the same workloads that takes over, and waits until it serves; returns the one before.
+    pub fn take_over(&mut self) -> Result<Process> {
+        let mut prefix = self.prefix.clone();
+        prefix.extend(["env".to_owned(), "SIDESTEP_TAKE_OVER=true".to_owned()]);
+        let new = spawn(&self.binary, &self.scratch, &prefix)?;
+        let before = std::mem::replace(&mut self.process, new);
+        self.is_served_by(self.process.pid())?;
+        self.all_enrolled()?;
+        Ok(before)
+    }
+
+    /// Waits until this process answers at the admin socket.
+    pub fn is_served_by(&self, pid: i32) -> Result<()> {
+        wait::wait_until(wait::PATIENCE, "another process that serves", || {
+            self.status().is_ok_and(|status| status["pid"] == pid)
+        })
+        .with_context(|| self.process.errors_so_far())
+    }
+
     /// Its workloads, in the order in which they were given.
     pub fn workloads(&self) -> &[Workload] {
         &self.workloads

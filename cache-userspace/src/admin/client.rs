@@ -108,6 +108,22 @@ impl AdminClient {
         self.parse(&body)
     }
 
+    /// Asks the daemon to let this process serve instead.
+    ///
+    /// # Errors
+    /// `ClientError` says what failed.
+    pub async fn hand_over(&self) -> Result<(), ClientError> {
+        self.ask(Method::POST, "/v1/handover", Bytes::new()).await.map(drop)
+    }
+
+    /// Asks whether the daemon is well.
+    ///
+    /// # Errors
+    /// `ClientError` says what failed.
+    pub async fn health(&self) -> Result<(), ClientError> {
+        self.ask(Method::GET, "/healthz", Bytes::new()).await.map(drop)
+    }
+
     /// Asks for the metrics in the Prometheus text format.
     ///
     /// # Errors

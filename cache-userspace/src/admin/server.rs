@@ -18,7 +18,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use tokio::net::UnixStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::counters::{Counters, Figures};
@@ -68,6 +68,8 @@ pub struct AdminState {
     pub switches: Switches,
     /// The rest of the daemon.
     pub view: Box<dyn DaemonView>,
+    /// Told where another process is to serve instead; none where that cannot be.
+    pub handover: Option<Arc<Notify>>,
 }
 
 impl AdminState {
@@ -182,12 +184,29 @@ async fn route(request: Request<Incoming>, state: &Arc<AdminState>) -> Response<
         (&Method::GET, "/v1/status") => json(StatusCode::OK, &state.status()),
         (&Method::PUT, "/v1/switch") => switch(request, state).await,
         (&Method::POST, "/v1/explain") => explain(request, state).await,
+        (&Method::POST, "/v1/handover") => handover(state),
         (&Method::GET, "/metrics") => metrics(state),
         (&Method::GET, "/healthz") => text(StatusCode::OK, "ok\n".to_owned()),
         (_, "/v1/status" | "/metrics" | "/healthz") => not_allowed("GET"),
         (_, "/v1/switch") => not_allowed("PUT"),
-        (_, "/v1/explain") => not_allowed("POST"),
+        (_, "/v1/explain" | "/v1/handover") => not_allowed("POST"),
         _ => text(StatusCode::NOT_FOUND, format!("nothing is at {path}\n")),
+    }
+}
+
+/// The socket goes once the daemon has let go of everything that another needs.
+fn handover(state: &AdminState) -> Response<Full<Bytes>> {
+    match &state.handover {
+        Some(handover) => {
+            handover.notify_one();
+            text(
+                StatusCode::ACCEPTED,
+                "new connections go direct, and this socket goes in a moment\n".to_owned(),
+            )
+        }
+        None => {
+            text(StatusCode::CONFLICT, "this daemon serves one command and hands nothing over\n".to_owned())
+        }
     }
 }
 

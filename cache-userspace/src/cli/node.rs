@@ -1,6 +1,7 @@
 //! `sidestep node`: the daemon of a node, for a static list of cgroups and for the pods of a cluster.
 
 mod candidates;
+mod handover;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -9,8 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Notify, watch};
 
 use self::candidates::Candidates;
 use crate::admin::Switches;
@@ -36,6 +37,9 @@ pub struct Node {
     /// Configuration file; read again on SIGHUP, where a faulty one changes nothing.
     #[arg(long, value_name = "FILE", env = "SIDESTEP_CONFIG")]
     config: Option<PathBuf>,
+    /// Asks a daemon that serves this node already to let this one serve instead; serves again where it is gone.
+    #[arg(long, env = "SIDESTEP_TAKE_OVER")]
+    take_over: bool,
     /// Says more on stderr; twice for more.
     #[arg(short, long, action = clap::ArgAction::Count)]
     verbose: u8,
@@ -66,7 +70,33 @@ impl Node {
         Ok(self.config.as_deref().map(Config::read).transpose()?.unwrap_or_default())
     }
 
+    /// Serves, and goes on serving where who took over is gone.
     async fn serve(&self, mut config: Config) -> anyhow::Result<()> {
+        let end = End { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? };
+        let mut signals = Signals { end, hup: signal(SignalKind::hangup())? };
+        loop {
+            if self.take_over {
+                handover::take_over(&config.admin).await?;
+            }
+            let mut retired = match self.serve_until(&mut config, &mut signals).await? {
+                Ended::Told => return Ok(()),
+                Ended::Retired(daemon) => daemon,
+            };
+            tracing::info!("another process serves: what is open here goes on until it ends");
+            tokio::select! {
+                () = handover::abandoned(&config.admin) => {}
+                () = signals.end.told() => {
+                    // Whose answers are under way get them.
+                    retired.drain(Limits::default().drain_timeout).await;
+                    return Ok(());
+                }
+            }
+            tracing::warn!("who took over is gone: this process serves again");
+            drop(retired);
+        }
+    }
+
+    async fn serve_until(&self, config: &mut Config, signals: &mut Signals) -> anyhow::Result<Ended> {
         let switches = Switches::new(&state_dir(), &config.admin);
         let options = Options {
             profile: config.profile,
@@ -91,9 +121,8 @@ impl Node {
         if let Some(cluster) = &cluster {
             daemon.join(cluster.membership.clone());
         }
-        daemon.serve_admin(&config.admin)?;
-        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let mut hup = signal(SignalKind::hangup())?;
+        let handover = Arc::new(Notify::new());
+        daemon.serve_admin(&config.admin, Some(handover.clone()))?;
         let mut ticks = tokio::time::interval(RECONCILE);
         let mut enrolled = EnrolledSet::default();
         let mut looked: Option<Instant> = None;
@@ -105,9 +134,12 @@ impl Node {
                     is_due = is_old || !config.workloads.is_empty() || enrolled.is_restless;
                 }
                 () = news(&mut cluster) => is_due = cluster.as_mut().is_some_and(|cluster| cluster.take_up(&daemon)),
-                _ = term.recv() => break,
-                _ = int.recv() => break,
-                _ = hup.recv() => match self.read() {
+                () = signals.end.told() => break,
+                () = handover.notified() => {
+                    daemon.retire().await;
+                    return Ok(Ended::Retired(Box::new(daemon)));
+                }
+                _ = signals.hup.recv() => match self.read() {
                     Ok(read) => {
                         enrolled.end_changed(&daemon, &config.workloads, &read.workloads);
                         config.workloads = read.workloads;
@@ -127,8 +159,39 @@ impl Node {
             enrolled.reconcile(&daemon, candidates);
         }
         daemon.drain(patience).await;
-        Ok(())
+        Ok(Ended::Told)
     }
+}
+
+/// What a person, or an operator, says to the process.
+struct Signals {
+    end: End,
+    /// Reads the configuration again.
+    hup: Signal,
+}
+
+/// What ends the process.
+struct End {
+    term: Signal,
+    int: Signal,
+}
+
+impl End {
+    /// Waits until it is told to.
+    async fn told(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
+}
+
+/// Why serving ended.
+enum Ended {
+    /// The process was told to end, and has.
+    Told,
+    /// Another one serves; connections that were open are still here.
+    Retired(Box<Daemon>),
 }
 
 /// The cluster that this node belongs to.

@@ -54,7 +54,12 @@ fn daemon(dir: &Scratch, name: &str, beating: bool) -> Switches {
     let switches = Switches::new(dir.path(), &path);
     switches.redirection.took_effect(true);
     switches.acceleration.took_effect(true);
-    let state = AdminState { counters: Arc::default(), switches: switches.clone(), view: Box::new(Empty) };
+    let state = AdminState {
+        counters: Arc::default(),
+        switches: switches.clone(),
+        view: Box::new(Empty),
+        handover: None,
+    };
     tokio::spawn(AdminServer::bind(&path, state, 4).unwrap().run());
     if beating {
         let switches = switches.clone();

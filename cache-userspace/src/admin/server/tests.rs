@@ -79,9 +79,14 @@ struct Daemon {
     switch: Arc<Switch>,
     task: JoinHandle<()>,
     dir: Scratch,
+    handover: Option<Arc<Notify>>,
 }
 
 fn start() -> Daemon {
+    start_with(Some(Arc::new(Notify::new())))
+}
+
+fn start_with(handover: Option<Arc<Notify>>) -> Daemon {
     let dir = Scratch::new();
     let path = dir.path().join("admin.sock");
     let (counters, switches) = (Arc::new(Counters::default()), Switches::new(dir.path(), &path));
@@ -89,10 +94,26 @@ fn start() -> Daemon {
         counters: Arc::clone(&counters),
         switches: switches.clone(),
         view: Box::new(Fake(AtomicU64::new(0))),
+        handover: handover.clone(),
     };
     let task = tokio::spawn(AdminServer::bind(&path, state, 2).unwrap().run());
     let switch = switches.redirection;
-    Daemon { client: AdminClient::new(&path), counters, switch, task, dir }
+    Daemon { client: AdminClient::new(&path), counters, switch, task, dir, handover }
+}
+
+#[tokio::test]
+async fn who_is_to_take_over_is_told_and_so_is_the_daemon() {
+    let daemon = start();
+    daemon.client.hand_over().await.unwrap();
+    let told = daemon.handover.as_ref().unwrap().notified();
+    assert!(timeout(Duration::from_secs(5), told).await.is_ok());
+
+    let daemon = start_with(None);
+    let Err(ClientError::Refused { status, text, .. }) = daemon.client.hand_over().await else {
+        panic!("not refused");
+    };
+    assert_eq!(status, StatusCode::CONFLICT);
+    assert!(text.contains("hands nothing over"), "{text}");
 }
 
 /// A heartbeat that follows the switch at once, for as long as the returned task lives.

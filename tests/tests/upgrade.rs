@@ -1,0 +1,119 @@
+//! One daemon after another: nobody notices that another process serves.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use harness::exclusive::Exclusive;
+use harness::load;
+use harness::locate;
+use harness::node::{Node, Workload};
+use harness::origin::{Answer, Origin};
+use harness::process::Process;
+use harness::wait::{self, PATIENCE};
+use nix::sys::signal::Signal;
+
+/// Waits until the origin has answered this many more requests.
+fn more(origin: &Origin, requests: u64) -> Result<()> {
+    origin.reached(origin.count() + requests)
+}
+
+#[test]
+#[ignore = "needs root, cgroup2 and bpf"]
+fn upgrades_under_load_fail_no_request() -> Result<()> {
+    const UPGRADES: usize = 5;
+    let _machine = Exclusive::machine()?;
+    let origin = Origin::http(|_| Answer::ok("counted").field("Cache-Control", "no-store"))?;
+    let workload = Workload::local("load", &[origin.port()])?;
+    let probe = locate::probe()?.to_string_lossy().into_owned();
+    let words = [&probe, "load", &origin.addr().to_string(), "/a", "6", "5000"].map(str::to_owned);
+    let mut command = workload.command(words);
+    let agent = workload.agent()?;
+    let mut node = Node::start([workload])?;
+    let mut load = Process::start(&mut command)?;
+    let stdin = load.take_stdin();
+    more(&origin, 300)?;
+
+    let mut moments = Vec::new();
+    for number in 0..UPGRADES {
+        // One connection that is there before and after, and is asked again and again.
+        let open = agent.connect(origin.addr())?;
+        ensure!(open.get("/b")?.expect(200)?.passed_through_cache(), "{number}: not served before");
+        let begun = load::clock();
+        let before = node.take_over()?;
+        moments.push((begun, load::clock()));
+        let last = open.get("/b")?.expect(200)?;
+        ensure!(last.passed_through_cache() && last.closes(), "{number}: {}", last.head_text());
+        more(&origin, 300)?;
+        // What is open there gets its time; then it ends.
+        before.signal(Signal::SIGTERM)?;
+        before.finish(PATIENCE)?.succeeded()?;
+        more(&origin, 300)?;
+    }
+    drop(stdin);
+    let output = load.finish(PATIENCE)?;
+    let record = load::record(&output.text()).with_context(|| output.errors())?;
+
+    let failed: Vec<_> = record.iter().filter(|attempt| !attempt.succeeded()).collect();
+    ensure!(failed.is_empty(), "{} of {} failed: {:?}", failed.len(), record.len(), failed.first());
+    let direct = record.iter().filter(|attempt| attempt.outcome == "direct");
+    let during = |at: u64| moments.iter().any(|(from, until)| (*from..*until).contains(&at));
+    let (count, outside) = direct
+        .fold((0, 0), |(all, outside), attempt| (all + 1, outside + usize::from(!during(attempt.ended))));
+    println!(
+        "{} connections, {count} of them direct, while {UPGRADES} daemons followed one another",
+        record.len()
+    );
+    ensure!(outside == 0, "{outside} went direct although nobody took over");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root, cgroup2 and bpf"]
+fn an_answer_that_is_under_way_is_whole_though_another_process_serves() -> Result<()> {
+    const BYTES: u64 = 64 << 20;
+    let _machine = Exclusive::machine()?;
+    let origin = Origin::http(|request| match request.target() {
+        "/large" => Answer::pattern(BYTES).field("Cache-Control", "no-store"),
+        _ => Answer::ok("small"),
+    })?;
+    let workload = Workload::local("w", &[origin.port()])?;
+    let agent = workload.agent()?;
+    let mut node = Node::start([workload])?;
+    let open = agent.connect(origin.addr())?;
+    open.send(format!("GET /large HTTP/1.1\r\nHost: {}\r\n\r\n", origin.addr()))?;
+    origin.reached(1)?;
+
+    let before = node.take_over()?;
+    before.signal(Signal::SIGTERM)?;
+    let response = open.response_within("GET", Duration::from_secs(60))?.expect(200)?;
+
+    ensure!(response.is_pattern(BYTES), "{} bytes", response.length());
+    before.finish(PATIENCE)?.succeeded()?;
+    ensure!(agent.get(origin.addr(), "/a")?.expect(200)?.passed_through_cache(), "not served afterwards");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root, cgroup2 and bpf"]
+fn who_has_retired_serves_again_once_its_successor_is_gone() -> Result<()> {
+    let _machine = Exclusive::machine()?;
+    let origin = Origin::http(|_| Answer::ok("x"))?;
+    let workload = Workload::local("w", &[origin.port()])?;
+    let agent = workload.agent()?;
+    let mut node = Node::start([workload])?;
+    let before = node.take_over()?;
+    ensure!(
+        agent.get(origin.addr(), "/a")?.expect(200)?.passed_through_cache(),
+        "the successor does not serve"
+    );
+
+    node.kill()?;
+    ensure!(!agent.get(origin.addr(), "/a")?.expect(200)?.passed_through_cache(), "by whom?");
+    node.is_served_by(before.pid())?;
+
+    wait::wait_until(PATIENCE, "a served workload", || {
+        agent.get(origin.addr(), "/a").is_ok_and(|response| response.passed_through_cache())
+    })?;
+    before.signal(Signal::SIGTERM)?;
+    before.finish(PATIENCE)?.succeeded().map(drop)
+}

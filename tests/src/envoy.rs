@@ -19,6 +19,9 @@ pub const SIDECAR_USER: u32 = 1337;
 /// The port to which a sidecar's rules send every other connection, as Istio names it.
 pub const SIDECAR_PORT: u16 = 15001;
 
+/// The mark of the connections of a node's proxy that its rules leave alone, as Istio has it in ambient mode.
+pub const NODE_PROXY_MARK: u32 = 0x539;
+
 /// The port to which its rules send every connection that comes from outside, as Istio names it.
 pub const INBOUND_PORT: u16 = 15006;
 
@@ -123,6 +126,18 @@ impl Envoy {
             "@type": of_extension("filters.http.fault.v3.HTTPFault"),
             "abort": {"http_status": status, "percentage": {"numerator": percent, "denominator": "HUNDRED"}},
         }}));
+        self
+    }
+
+    /// Marks its own connections as a node's proxy does ([`NODE_PROXY_MARK`]), which needs root.
+    pub fn marking(mut self) -> Self {
+        for cluster in [&mut self.cluster].into_iter().chain(&mut self.further_clusters) {
+            // SOL_SOCKET, SO_MARK.
+            let mark =
+                json!({"level": 1, "name": 36, "int_value": NODE_PROXY_MARK, "state": "STATE_PREBIND"});
+            cluster["upstream_bind_config"] =
+                json!({"source_address": {"address": "0.0.0.0", "port_value": 0}, "socket_options": [mark]});
+        }
         self
     }
 

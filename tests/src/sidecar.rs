@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use anyhow::{Context, Result, ensure};
 
 use crate::admin;
-use crate::envoy::{ADMIN_PORT, ANSWERED, Envoy, INBOUND_PORT, SIDECAR_PORT, SIDECAR_USER};
+use crate::envoy::{ADMIN_PORT, ANSWERED, Envoy, INBOUND_PORT, NODE_PROXY_MARK, SIDECAR_PORT, SIDECAR_USER};
 use crate::netns::{NodeNet, Pod};
 use crate::nginx::Nginx;
 use crate::process::{Process, call};
@@ -57,7 +57,14 @@ pub fn redirect_outbound(enter: Vec<OsString>) -> Result<()> {
     nat(enter, &format!("-A OUTPUT -p tcp -m owner ! --uid-owner {SIDECAR_USER} -j {to}"))
 }
 
-/// Leaves connections to 127.0.0.1 alone where these words enter, if it is said before [`redirect_outbound`].
+/// Sends every connection that is made where these words enter to a node's proxy that listens there, but those that have its
+/// mark.
+pub fn redirect_unmarked(enter: Vec<OsString>) -> Result<()> {
+    let to = format!("REDIRECT --to-ports {SIDECAR_PORT}");
+    nat(enter, &format!("-A OUTPUT -p tcp -m mark ! --mark {NODE_PROXY_MARK:#x}/0xfff -j {to}"))
+}
+
+/// Leaves connections to 127.0.0.1 alone where these words enter, if it is said before the others are sent elsewhere.
 pub fn spare_loopback(enter: Vec<OsString>) -> Result<()> {
     nat(enter, "-A OUTPUT -p tcp -d 127.0.0.1/32 -j RETURN")
 }

@@ -5,6 +5,7 @@ mod cachesim;
 mod checkout;
 mod conformance;
 mod demo;
+mod image;
 mod kernels;
 mod machine;
 mod setup;
@@ -48,6 +49,8 @@ enum Act {
     Conformance(conformance::Arguments),
     /// Boot Debian's older kernels in an emulated machine and run tests through their hooks.
     Kernels(kernels::Arguments),
+    /// Build the container image for this machine's architecture; needs no container builder.
+    Image,
     /// Check the house rules that a machine can check.
     Tidy,
     /// Measure Sidestep beside sidecars and caches, and report it (root needed).
@@ -80,6 +83,7 @@ fn main() -> ExitCode {
         Act::Ci => test::run(false),
         Act::Conformance(arguments) => conformance::run(&arguments),
         Act::Kernels(arguments) => kernels::run(&arguments),
+        Act::Image => image::run(),
         Act::Tidy => tidy::run(),
         Act::Bench { arguments } => bench::run(&arguments),
         Act::Cachesim { arguments } => cachesim::run(&arguments),

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::{
     checkout::Checkout,
-    conformance, kernels, machine, setup,
+    conformance, image, kernels, machine, setup,
     steps::{self, Steps, run_silently, run_tests},
     tidy,
 };
@@ -31,17 +31,19 @@ pub(crate) fn run(quick: bool) -> Result<()> {
     });
     if quick {
         steps.not_run("release build", "--quick");
+        steps.not_run("image", "--quick");
         steps.not_run("kernel tests", "--quick");
         steps.not_run("older kernels", "--quick");
         steps.not_run("conformance", "--quick");
     } else if steps.command("release build", checkout.cargo().args(["build", "--release"]))
         && steps.command("build with faults", &mut checkout.build_with_faults())
     {
+        steps.run("image", || image::check(&checkout));
         steps.run("kernel tests", || kernel_tests(&checkout));
         steps.run("older kernels", || kernels::check(&checkout));
         steps.run("conformance", || conformance::check(&checkout));
     } else {
-        for step in ["kernel tests", "older kernels", "conformance"] {
+        for step in ["image", "kernel tests", "older kernels", "conformance"] {
             steps.not_run(step, "a build failed");
         }
     }

@@ -202,15 +202,30 @@ impl RunningPod {
     pub fn sidecar_like(&self, container: &str, envoy: Envoy) -> Result<Option<(Process, Envoy)>> {
         let envoy = envoy.admin().telling_times();
         let Some(words) = envoy.words_as_sidecar()? else { return Ok(None) };
-        let mut process = Process::start(&mut self.command(container, words))?;
+        let process = self.proxied(self.command(container, words), &envoy)?;
+        sidecar::redirect_outbound(self.net.enter())?;
+        Ok(Some((process, envoy)))
+    }
+
+    /// Runs an Envoy of the node that listens in the pod and takes every connection of it that has not its mark, as Istio
+    /// wires ambient mode; nothing where Envoy is not installed.
+    pub fn node_proxy(&self, envoy: Envoy) -> Result<Option<(Process, Envoy)>> {
+        let envoy = envoy.admin().telling_times().marking();
+        let Some(words) = envoy.words()? else { return Ok(None) };
+        let process = self.proxied(command(self.net.enter().into_iter().chain(words).collect()), &envoy)?;
+        sidecar::redirect_unmarked(self.net.enter())?;
+        Ok(Some((process, envoy)))
+    }
+
+    fn proxied(&self, mut command: Command, envoy: &Envoy) -> Result<Process> {
+        let mut process = Process::start(&mut command)?;
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, envoy.port()));
-        wait::poll(wait::PATIENCE, "the sidecar listens", || {
+        wait::poll(wait::PATIENCE, "the pod's proxy listens", || {
             (self.net.connect(addr).is_ok() || !process.running()).then_some(())
         })?;
         ensure!(process.running(), "{}", process.errors_so_far());
         sidecar::spare_loopback(self.net.enter())?;
-        sidecar::redirect_outbound(self.net.enter())?;
-        Ok(Some((process, envoy)))
+        Ok(process)
     }
 
     /// Makes the cgroup of a container of which the API server has not heard.

@@ -4,6 +4,7 @@
 mod backend;
 mod caller;
 mod kubelet;
+pub mod manifest;
 mod mesh;
 mod proxy;
 mod server;

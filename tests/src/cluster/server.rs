@@ -106,9 +106,9 @@ impl ApiServer {
         self.send("POST", path, Some(object))
     }
 
-    /// Applies what is in a file.
-    pub fn apply_file(&self, path: &Path) -> Result<()> {
-        self.kubectl(&["apply", "-f", &path.display().to_string()]).map(drop)
+    /// Applies a manifest as an operator would; returns what kubectl printed.
+    pub fn apply(&self, manifest: &str, words: &[&str]) -> Result<String> {
+        kubectl(&self.admin(), &[&["apply", "-f", "-"], words].concat(), manifest)
     }
 
     /// A kubeconfig of a service account, with a token as a pod of it would have.

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::backend::Backend;
 use super::kubelet::{Kubelet, PodSpec, RunningPod};
+use super::manifest;
 use super::server::{ApiServer, NODE};
 use crate::agent::Agent;
 use crate::exec::STATE_DIR;
@@ -86,7 +87,7 @@ impl Cluster {
             Origin::http_on(kubelet.net().listen_as(WEB, 80)?, |_| Answer::ok("fresh").max_age(600))?;
         let scratch = Scratch::new()?;
         // With the rights that are given in a cluster, and no others.
-        api.apply_file(&locate::deployed("kubernetes/access.yaml"))?;
+        api.apply(&manifest::plain_before_surge()?, &[])?;
         let of_cluster: String = of_cluster.iter().map(|line| format!("  {line}\n")).collect();
         let lines = format!("{lines}kubernetes:\n{of_cluster}");
         let node = start_node(&lines, &scratch, &kubelet, api.service_account("sidestep", "sidestep")?)?;
@@ -199,8 +200,15 @@ fn start_node(lines: &str, scratch: &Scratch, kubelet: &Kubelet, kubeconfig: Pat
         kubelet.cgroup_root().display(),
     );
     let config = scratch.write("node.yaml", yaml)?;
-    let mut command = Command::new(locate::sidestep()?);
-    command.arg("node").arg("--config").arg(config).env(STATE_DIR, scratch.file("state"));
+    let mut words = manifest::confined()?.into_iter();
+    let mut command = Command::new(words.next().context("no command")?);
+    command
+        .args(words)
+        .arg(locate::sidestep()?)
+        .arg("node")
+        .arg("--config")
+        .arg(config)
+        .env(STATE_DIR, scratch.file("state"));
     Process::start(&mut command)
 }
 

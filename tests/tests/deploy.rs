@@ -1,0 +1,124 @@
+//! What an operator applies: rendered by a real Helm, taken by a real API server, and enough for the daemon.
+
+use std::ffi::OsStr;
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use harness::cluster::{ApiServer, Cluster, SHOP, manifest};
+use harness::process::call;
+use harness::{locate, wait};
+use serde_json::Value;
+
+/// Renders the chart with these settings; nothing where there is no Helm.
+fn rendered(settings: &[&str]) -> Result<Option<String>> {
+    let Some(helm) = locate::needed("helm", locate::tool("helm").or_else(|| locate::on_path("helm")))? else {
+        return Ok(None);
+    };
+    let chart = locate::deployed("helm/sidestep");
+    let mut words: Vec<&OsStr> =
+        ["template", "sidestep", "--namespace", "sidestep"].iter().map(OsStr::new).collect();
+    words.push(chart.as_os_str());
+    for setting in settings {
+        words.extend([OsStr::new("--set"), OsStr::new(setting)]);
+    }
+    call(&helm.to_string_lossy(), words, "").map(|output| Some(output.text()))
+}
+
+#[test]
+fn the_plain_manifest_is_what_the_chart_gives() -> Result<()> {
+    let Some(text) = rendered(&["createNamespace=true"])? else { return Ok(()) };
+    let plain = manifest::plain()?;
+    if std::env::var_os("SIDESTEP_WRITE_MANIFEST").is_some() {
+        fs::write(locate::deployed("kubernetes/sidestep.yaml"), &text)?;
+    }
+    ensure!(plain == text, "write it anew: SIDESTEP_WRITE_MANIFEST=1 cargo test -p tests --test deploy");
+    Ok(())
+}
+
+#[test]
+fn each_setting_of_the_chart_has_its_effect() -> Result<()> {
+    for (setting, expected) in [
+        ("image.repository=example/sidestep", "image: \"example/sidestep:0.1.0\""),
+        ("image.tag=v2", "image: \"sidestep:v2\""),
+        ("image.pullSecrets[0].name=key", "imagePullSecrets:\n        - name: key"),
+        ("config.storeBytes=1GiB", "storeBytes: 1GiB"),
+        ("resources.limits.memory=2Gi", "memory: 2Gi"),
+        ("affinity.nodeAffinity.a=b", "nodeAffinity:"),
+    ] {
+        let Some(text) = rendered(&[setting])? else { return Ok(()) };
+        ensure!(text.contains(expected), "{setting}: no {expected} in\n{text}");
+        ensure!(!text.contains("kind: Namespace\n"), "a namespace that nobody asked for");
+    }
+    let Some(text) = rendered(&["networkPolicy.enabled=false"])? else { return Ok(()) };
+    ensure!(!text.contains("NetworkPolicy"), "a policy that nobody asked for");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root, cgroup2 and bpf"]
+fn a_real_api_server_takes_all_of_it() -> Result<()> {
+    let Some(api) = ApiServer::start()? else { return Ok(()) };
+    let text = manifest::plain_before_surge()?;
+    // In a namespace that is not there nothing can be tried.
+    api.kubectl(&["create", "namespace", "sidestep"])?;
+
+    let said = api.apply(&text, &["--dry-run=server", "-o", "json"])?;
+
+    let all: Value = serde_json::from_str(&said)?;
+    let items = all["items"].as_array().context("no list")?;
+    let kinds: Vec<&str> = items.iter().filter_map(|item| item["kind"].as_str()).collect();
+    for kind in [
+        "Namespace",
+        "ServiceAccount",
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "ConfigMap",
+        "DaemonSet",
+        "NetworkPolicy",
+    ] {
+        ensure!(kinds.contains(&kind), "no {kind}: {kinds:?}");
+    }
+    let role = items.iter().find(|item| item["kind"] == "ClusterRole").context("no role")?;
+    for rule in role["rules"].as_array().context("no rules")? {
+        ensure!(rule["verbs"] == serde_json::json!(["list", "watch"]), "more than reading: {rule}");
+    }
+    let set = items.iter().find(|item| item["kind"] == "DaemonSet").context("no DaemonSet")?;
+    let container = &set["spec"]["template"]["spec"]["containers"][0];
+    let context = &container["securityContext"];
+    ensure!(context["privileged"] == false && context["readOnlyRootFilesystem"] == true, "{context}");
+    ensure!(context["allowPrivilegeEscalation"] == false, "{context}");
+    ensure!(container["resources"]["limits"]["memory"].is_string(), "no limit of memory");
+    for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {
+        ensure!(container[probe]["exec"]["command"][1] == "status", "no {probe}");
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root, cgroup2 and bpf"]
+fn the_daemon_has_the_listed_capabilities_and_no_others() -> Result<()> {
+    let names = manifest::capabilities()?;
+    ensure!(names == ["bpf", "net_admin", "perfmon", "sys_admin", "sys_ptrace"], "{names:?}");
+    let expected =
+        names.iter().try_fold(0_u64, |all, name| Ok::<_, anyhow::Error>(all | 1 << number(name)?))?;
+    let Some(cluster) = Cluster::start()? else { return Ok(()) };
+    cluster.label(SHOP, "enabled")?;
+    let pod = cluster.run("a")?;
+    cluster.becomes(&pod.name(), Some("enrolled"))?;
+
+    let status = fs::read_to_string(format!("/proc/{}/status", cluster.node.pid()))?;
+    for set in ["CapPrm", "CapEff", "CapBnd"] {
+        let line = status.lines().find_map(|line| line.strip_prefix(set)?.strip_prefix(":\t"));
+        let has = u64::from_str_radix(line.context("no line")?, 16)?;
+        ensure!(has == expected, "{set}: {has:x}, not {expected:x}");
+    }
+    ensure!(status.contains("NoNewPrivs:\t1"), "it may get more");
+    let is_served = || harness::cluster::is_served(&pod.agent("app")?);
+    wait::wait_until(wait::PATIENCE, "a served pod", || is_served().unwrap_or_default())
+}
+
+/// The number of a capability (capabilities(7)).
+fn number(name: &str) -> Result<u32> {
+    let known = [("net_admin", 12), ("sys_ptrace", 19), ("sys_admin", 21), ("perfmon", 38), ("bpf", 39)];
+    known.iter().find(|(known, _)| *known == name).map(|(_, number)| *number).context("unknown capability")
+}

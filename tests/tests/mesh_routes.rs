@@ -4,7 +4,7 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use harness::cluster::{API, Caller, Cluster, PROMISED, PodSpec, PolicyKind, Refusal, SHOP, http};
 use harness::envoy::Envoy;
 use harness::origin::{Answer, Origin};
@@ -90,16 +90,33 @@ struct Compared {
     at_next: [u64; 2],
 }
 
-/// A pod with a real Envoy beside it that routes so, in a cluster that knows of it.
-fn compared(envoy: Envoy, more: Value) -> Result<Option<Compared>> {
+/// How a mesh takes a pod's connections.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wired {
+    /// By a container of the pod, whose own connections are told by its user.
+    Sidecar,
+    /// By a proxy of the node, whose own connections are told by their mark.
+    Ambient,
+}
+
+/// A pod whose connections are taken by a real Envoy that routes so, in a cluster that knows of it.
+fn compared(wired: Wired, envoy: Envoy, more: Value) -> Result<Option<Compared>> {
     let Some(cluster) = Cluster::told(&[AT_ONCE])? else { return Ok(None) };
     cluster.api.define(PolicyKind::VIRTUAL_SERVICE)?;
     cluster.decide(PolicyKind::VIRTUAL_SERVICE, "api", &route_of_api(more))?;
     let listen = |at| cluster.kubelet.net().listen_as(at, 80);
     let _one = Origin::http_on(listen(API)?, |_| Answer::ok("one").max_age(600))?;
     let next = Origin::http_on(listen(NEXT)?, |_| Answer::ok("next").max_age(600))?;
-    let pod = cluster.kubelet.run(&cluster.api, &PodSpec::new("shop", "meshed").container("istio-proxy"))?;
-    let Some(_sidecar) = pod.sidecar_like("istio-proxy", envoy)? else { return Ok(None) };
+    let mut spec = PodSpec::new("shop", "meshed");
+    if wired == Wired::Sidecar {
+        spec = spec.container("istio-proxy");
+    }
+    let pod = cluster.kubelet.run(&cluster.api, &spec)?;
+    let proxy = match wired {
+        Wired::Sidecar => pod.sidecar_like("istio-proxy", envoy)?,
+        Wired::Ambient => pod.node_proxy(envoy)?,
+    };
+    let Some(_proxy) = proxy else { return Ok(None) };
     let agent = pod.agent("app")?;
     let asked = || -> Result<(Vec<String>, u64)> {
         let before = next.count();
@@ -132,9 +149,7 @@ fn is_share(count: usize, percent: f64) -> bool {
     (count as f64 - many * share).abs() < 5.0 * (many * share * (1.0 - share)).sqrt()
 }
 
-#[test]
-#[ignore = "needs root, cgroup2 and bpf"]
-fn s5_a_split_of_a_real_sidecar_stays_one() -> Result<()> {
+fn a_split_stays_one(wired: Wired) -> Result<()> {
     let weights = json!([{ "name": "origin", "weight": 90 }, { "name": "next", "weight": 10 }]);
     let routes =
         json!([{ "match": { "prefix": "/" }, "route": { "weighted_clusters": { "clusters": weights } } }]);
@@ -144,13 +159,49 @@ fn s5_a_split_of_a_real_sidecar_stays_one() -> Result<()> {
         { "destination": { "host": "api", "subset": "v2" }, "weight": 10 },
     ] });
 
-    let Some(all) = compared(envoy, split)? else { return Ok(()) };
+    let Some(all) = compared(wired, envoy, split)? else { return Ok(()) };
 
     for (answers, who) in all.answers.iter().zip(["without", "with"]) {
         let next = count(answers, "next");
         println!("{who}: {next} of {MANY}");
         ensure!(is_share(next, 10.0) && count(answers, "one") + next == MANY, "{who}: {next}");
     }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root, cgroup2 and bpf"]
+fn s5_a_split_of_a_real_sidecar_stays_one() -> Result<()> {
+    a_split_stays_one(Wired::Sidecar)
+}
+
+#[test]
+#[ignore = "needs root, cgroup2 and bpf"]
+fn s5_a_split_in_ambient_mode_stays_one() -> Result<()> {
+    a_split_stays_one(Wired::Ambient)
+}
+
+#[test]
+#[ignore = "needs root, cgroup2 and bpf"]
+fn in_ambient_mode_a_miss_goes_through_the_nodes_proxy_and_a_hit_does_not() -> Result<()> {
+    let Some(cluster) = Cluster::enabled(&[AT_ONCE])? else { return Ok(()) };
+    let backend = cluster.backend()?;
+    let pod = cluster.kubelet.run(&cluster.api, &PodSpec::new("shop", "a"))?;
+    let Some(_proxy) = pod.node_proxy(Envoy::sidecar()?)? else { return Ok(()) };
+    cluster.becomes(&pod.name(), Some("enrolled"))?;
+    let agent = pod.agent("app")?;
+    let mut caller = Caller::new(&agent, http(API));
+
+    caller.get("/a")?.expect(200)?;
+    caller.heat("/a")?;
+
+    let through = sidecar::answered(pod.net())?;
+    ensure!(through == 1, "{through} through the proxy");
+    let requests = backend.origin.requests();
+    let [request] = &requests[..] else { bail!("{} at the origin", requests.len()) };
+    ensure!(request.field("host") == Some(&http(API).to_string()), "{request:?}");
+    ensure!(request.peer().ip() == pod.net().address(), "from {}", request.peer());
+    ensure!(cluster.state(&pod.name())?.is_some_and(|(state, _)| state == "enrolled"), "taken for a sidecar");
     Ok(())
 }
 
@@ -165,7 +216,8 @@ fn s5_a_header_route_of_a_real_sidecar_stays_one() -> Result<()> {
     let envoy = Envoy::sidecar()?.routing(routes, &[("next", http(NEXT))]);
     let canary = json!({ "match": [{ "headers": { "x-canary": { "exact": "yes" } } }] });
 
-    let Some(Compared { answers: [without, with], at_next }) = compared(envoy, canary)? else {
+    let Some(Compared { answers: [without, with], at_next }) = compared(Wired::Sidecar, envoy, canary)?
+    else {
         return Ok(());
     };
 
@@ -184,7 +236,8 @@ fn s5_what_a_real_sidecar_mirrors_stays_mirrored() -> Result<()> {
     let envoy = Envoy::sidecar()?.routing(routes, &[("next", http(NEXT))]);
 
     let mirror = json!({ "mirror": { "host": "next" } });
-    let Some(Compared { answers: [without, with], at_next }) = compared(envoy, mirror)? else {
+    let Some(Compared { answers: [without, with], at_next }) = compared(Wired::Sidecar, envoy, mirror)?
+    else {
         return Ok(());
     };
 
@@ -198,7 +251,9 @@ fn s5_what_a_real_sidecar_mirrors_stays_mirrored() -> Result<()> {
 fn s5_s7_a_fault_that_a_real_sidecar_injects_stays_one() -> Result<()> {
     let fault = json!({ "fault": { "abort": { "httpStatus": 503, "percentage": { "value": 10 } } } });
 
-    let Some(all) = compared(Envoy::sidecar()?.aborting(10, 503), fault)? else { return Ok(()) };
+    let Some(all) = compared(Wired::Sidecar, Envoy::sidecar()?.aborting(10, 503), fault)? else {
+        return Ok(());
+    };
 
     for (answers, who) in all.answers.iter().zip(["without", "with"]) {
         let faults = count(answers, "503");

@@ -261,6 +261,7 @@ impl Daemon {
         for name in names {
             self.unenrol(&name);
         }
+        self.shared.path.store.clear();
         if let Some(admin) = self.admin.take() {
             admin.abort();
             // Its file goes with it.

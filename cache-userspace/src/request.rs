@@ -236,7 +236,8 @@ impl Path {
         connection: &Arc<Connection>,
     ) -> Result<Response<'a>, ForwardError> {
         let route = self.route(request, connection);
-        let (rules, service, claim) = (route.rules, route.service.as_ref(), Claim::of(request, &route));
+        let (rules, service, claim) =
+            (route.rules, route.service.as_ref(), Claim::of(request, &route, &connection.workload));
         let past = Past { connection, service: route.service.as_deref(), claim };
         if let Some(reason) = route.bypass {
             self.counters.reasons.bypassed(reason);
@@ -279,7 +280,12 @@ impl Path {
                     Some(entry) => {
                         if revalidate {
                             let general = general(request);
-                            let about = (connection, rules, service, Claim::of(&general, &route));
+                            let about = (
+                                connection,
+                                rules,
+                                service,
+                                Claim::of(&general, &route, &connection.workload),
+                            );
                             let ask = Ask::new(&general, &content, about, &found, Some(index), Miss::Stale);
                             self.validate_in_background(ask);
                         }
@@ -388,12 +394,27 @@ impl Path {
         body: RequestBody<'a>,
         connection: &Connection,
     ) -> Result<Exchange<'a>, ForwardError> {
-        let upstream = match self.pool.take(&connection.pool_key(), connection.id, purpose(request, content))
-        {
+        let not_before = self.connections_from(connection);
+        let (key, purpose) = (connection.pool_key(), purpose(request, content));
+        let upstream = match self.pool.take(&key, connection.id, purpose, not_before) {
             Some(upstream) => upstream,
             None => self.connect(connection).await?,
         };
         Ok(Exchange::new(upstream, Upload::new(body, outgoing(request, content)), self.limits.head_bytes_max))
+    }
+
+    /// Since when an upstream connection must have been made, since boot. Where nobody looks into requests, whom a connection
+    /// leads to is decided once, and so is whether it is let through: it is made anew with each change of the service, and
+    /// as often as a lease has to be.
+    fn connections_from(&self, connection: &Connection) -> std::time::Duration {
+        let now = clock::boot();
+        match &connection.workload.leases {
+            Some(leases) => {
+                let leased = now.saturating_sub(leases.lasts());
+                self.routes.connections_from(&connection.destination, now).max(leased)
+            }
+            None => std::time::Duration::ZERO,
+        }
     }
 
     /// Waits for the answer; a pooled connection that was closed meanwhile is replaced once, where that is safe

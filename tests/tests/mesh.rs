@@ -308,7 +308,8 @@ fn s6_scaling_flushes_nothing() -> Result<()> {
 fn s6_nothing_is_stored_for_a_while_after_a_change() -> Result<()> {
     const PAUSE: Duration = Duration::from_secs(4);
     let Some(cluster) = Cluster::enabled(&["storingPause: 4s"])? else { return Ok(()) };
-    let _backend = cluster.backend()?;
+    let backend = cluster.backend()?;
+    let last = || backend.origin.requests().last().map(|request| request.connection());
     cluster.behind_api(&[("v1-a", "one")])?;
     let pod = cluster.run_as("a", "web")?;
     let agent = pod.agent("app")?;
@@ -317,6 +318,7 @@ fn s6_nothing_is_stored_for_a_while_after_a_change() -> Result<()> {
     caller.get("/a")?.expect(200)?;
     ensure!(caller.get("/a")?.expect(200)?.is_hit(), "not stored after the pause");
 
+    let before = last();
     let changed = Instant::now();
     cluster.behind_api(&[("v2-a", "two")])?;
     wait::poll(PROMISED, "the change", || {
@@ -324,6 +326,9 @@ fn s6_nothing_is_stored_for_a_while_after_a_change() -> Result<()> {
         response.cache_status().ends_with("detail=settling").then_some(())
     })?;
     let from = changed.elapsed();
+    // Whom a connection leads to was decided when it was made.
+    let during = last();
+    ensure!(before != during, "on a connection that is older than the change");
     loop {
         let response = caller.get("/a")?.expect(200)?;
         if response.is_hit() {
@@ -333,6 +338,7 @@ fn s6_nothing_is_stored_for_a_while_after_a_change() -> Result<()> {
     }
 
     ensure!(changed.elapsed() >= PAUSE, "stored {:?} after the change", changed.elapsed());
+    ensure!(during != last(), "stored from a connection that was made while proxies might not know");
     Ok(())
 }
 

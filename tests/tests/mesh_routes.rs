@@ -323,9 +323,9 @@ fn s3_where_paths_are_looked_at_a_right_to_one_says_nothing_of_another() -> Resu
 
     ensure!(denied.cache_status().contains("detail=lease"), "{}", denied.cache_status());
     ensure!(backend.asked_by(other.net().address()) == 2, "not asked for each path");
-    // One query of a path is as good as another.
+    // What looks at paths may look at queries.
     caller.get("/a?x")?.expect(200)?;
-    ensure!(second.get("/a?x")?.expect(200)?.is_hit(), "{:?}", second.get("/a?x")?.cache_status());
+    ensure!(second.get("/a?x")?.expect(200)?.cache_status().contains("detail=lease"), "another query");
     Ok(())
 }
 

@@ -55,10 +55,10 @@ fn upgrades_under_load_fail_no_request() -> Result<()> {
 
     let failed: Vec<_> = record.iter().filter(|attempt| !attempt.succeeded()).collect();
     ensure!(failed.is_empty(), "{} of {} failed: {:?}", failed.len(), record.len(), failed.first());
-    let direct = record.iter().filter(|attempt| attempt.outcome == "direct");
-    let during = |at: u64| moments.iter().any(|(from, until)| (*from..*until).contains(&at));
-    let (count, outside) = direct
-        .fold((0, 0), |(all, outside), attempt| (all + 1, outside + usize::from(!during(attempt.ended))));
+    let direct: Vec<_> = record.iter().filter(|attempt| attempt.outcome == "direct").collect();
+    let is_during =
+        |one: &load::Attempt| moments.iter().any(|(from, until)| one.begun < *until && one.ended > *from);
+    let (count, outside) = (direct.len(), direct.iter().filter(|attempt| !is_during(attempt)).count());
     println!(
         "{} connections, {count} of them direct, while {UPGRADES} daemons followed one another",
         record.len()
@@ -88,6 +88,7 @@ fn an_answer_that_is_under_way_is_whole_though_another_process_serves() -> Resul
     let response = open.response_within("GET", Duration::from_secs(60))?.expect(200)?;
 
     ensure!(response.is_pattern(BYTES), "{} bytes", response.length());
+    drop(open);
     before.finish(PATIENCE)?.succeeded()?;
     ensure!(agent.get(origin.addr(), "/a")?.expect(200)?.passed_through_cache(), "not served afterwards");
     Ok(())

@@ -15,6 +15,7 @@ use tokio::sync::{Notify, watch};
 
 use self::candidates::Candidates;
 use crate::admin::Switches;
+use crate::admin::server::BindError;
 use crate::admin::switch::state_dir;
 use crate::app::{Daemon, Membership, Options, raise_descriptor_limit};
 use crate::config::{Config, KubernetesConfig, Limits, WorkloadConfig};
@@ -30,6 +31,9 @@ use crate::redirect::reconcile::{Key, Step, plan};
 const RECONCILE: Duration = Duration::from_millis(500);
 /// How often pods are looked for again that are enrolled, while the cluster says nothing new of them.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// How long what is open in a retired daemon may take once it is told to end: a little less than a pod is given.
+const RETIRED_PATIENCE: Duration = Duration::from_secs(50);
 
 /// Runs the daemon of a node until it is told to end (SIGTERM, SIGINT).
 #[derive(Debug, clap::Args)]
@@ -74,25 +78,35 @@ impl Node {
     async fn serve(&self, mut config: Config) -> anyhow::Result<()> {
         let end = End { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? };
         let mut signals = Signals { end, hup: signal(SignalKind::hangup())? };
+        if self.take_over {
+            handover::take_over(&config.admin).await?;
+        }
+        let (mut daemon, mut has_retired) = (None, false);
         loop {
-            if self.take_over {
-                handover::take_over(&config.admin).await?;
+            let ended = self.serve_until(&mut config, &mut signals).await;
+            let is_taken = |error: &anyhow::Error| matches!(error.downcast_ref(), Some(BindError::Taken(_)));
+            match ended {
+                Ok(Ended::Told) => return Ok(()),
+                Ok(Ended::Retired(retired)) => {
+                    tracing::info!("another process serves: what is open here goes on until it ends");
+                    (daemon, has_retired) = (Some(retired), true);
+                }
+                // It was only slow to begin.
+                Err(error) if has_retired && is_taken(&error) => {}
+                Err(error) => return Err(error),
             }
-            let mut retired = match self.serve_until(&mut config, &mut signals).await? {
-                Ended::Told => return Ok(()),
-                Ended::Retired(daemon) => daemon,
-            };
-            tracing::info!("another process serves: what is open here goes on until it ends");
             tokio::select! {
                 () = handover::abandoned(&config.admin) => {}
                 () = signals.end.told() => {
-                    // Whose answers are under way get them.
-                    retired.drain(Limits::default().drain_timeout).await;
+                    if let Some(mut retired) = daemon {
+                        // Whose answers are under way get them.
+                        retired.drain(RETIRED_PATIENCE).await;
+                    }
                     return Ok(());
                 }
             }
             tracing::warn!("who took over is gone: this process serves again");
-            drop(retired);
+            daemon = None;
         }
     }
 

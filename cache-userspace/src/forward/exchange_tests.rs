@@ -20,7 +20,14 @@ fn request(bytes: &[u8]) -> RequestHead {
 }
 
 fn upstream(stream: TcpStream, is_reused: bool) -> Upstream {
-    Upstream { stream, buffer: BytesMut::new(), is_reused, is_pinned: false, is_doubtful: false }
+    Upstream {
+        stream,
+        buffer: BytesMut::new(),
+        dialled_at: crate::clock::boot(),
+        is_reused,
+        is_pinned: false,
+        is_doubtful: false,
+    }
 }
 
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";

@@ -33,6 +33,8 @@ pub struct Upstream {
     pub stream: TcpStream,
     /// Bytes read and not yet understood.
     pub buffer: BytesMut,
+    /// When it was made, since boot: whom it leads to was decided then.
+    pub dialled_at: Duration,
     /// Whether it was idle before, so that its other end may have closed it.
     pub is_reused: bool,
     /// Whether a login is bound to it, so that it must serve one client only.
@@ -89,7 +91,16 @@ impl Pool {
     ///
     /// A connection may have been closed by the origin a moment ago. A request that may be sent twice takes any; one
     /// that may not takes only the connection that served the same client last: that risk the client has by itself.
-    pub fn take(&self, key: &PoolKey, owner: u64, purpose: Purpose) -> Option<Upstream> {
+    ///
+    /// One made before `not_before`, since boot, is given up unless a login is bound to it: whom it leads to, and whether
+    /// it would still be let through, may have been decided anew.
+    pub fn take(
+        &self,
+        key: &PoolKey,
+        owner: u64,
+        purpose: Purpose,
+        not_before: Duration,
+    ) -> Option<Upstream> {
         let now = clock::boot();
         let mut idle = self.lock();
         let connections = idle.get_mut(key)?;
@@ -106,7 +117,8 @@ impl Pool {
                 Purpose::Write => login().or_else(own).or_else(own_doubtful),
             };
             let mut found = connections.swap_remove(found?);
-            let is_fresh = self.is_fresh(&found, now);
+            let is_young = found.upstream.dialled_at >= not_before || found.upstream.is_pinned;
+            let is_fresh = is_young && self.is_fresh(&found, now);
             if is_fresh && found.upstream.buffer.is_empty() && is_quiet(&found.upstream.stream) {
                 found.upstream.is_reused = true;
                 return Some(found.upstream);
@@ -152,6 +164,7 @@ impl Pool {
         Ok(Upstream {
             stream,
             buffer: BytesMut::new(),
+            dialled_at: clock::boot(),
             is_reused: false,
             is_pinned: false,
             is_doubtful: false,

@@ -48,6 +48,11 @@ impl Leases {
         Self { lasts, known: Mutex::default() }
     }
 
+    /// How long each lasts.
+    pub fn lasts(&self) -> Duration {
+        self.lasts
+    }
+
     /// How much longer a lease lasts; `None` where there is none.
     pub fn left(&self, key: &LeaseKey, now: Duration) -> Option<Duration> {
         let left = self.known().get(key)?.until.checked_sub(now)?;

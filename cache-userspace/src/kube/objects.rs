@@ -404,6 +404,8 @@ pub struct ServiceSpec {
     /// Its ports.
     #[serde(deserialize_with = "or_default")]
     pub ports: Vec<ServicePort>,
+    /// `ClientIP` where one client's connections lead to one pod.
+    pub session_affinity: Option<String>,
     /// The labels of the pods behind it.
     #[serde(deserialize_with = "or_default")]
     pub selector: BTreeMap<String, String>,

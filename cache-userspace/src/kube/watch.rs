@@ -218,6 +218,8 @@ enum Ended {
     NoListener,
     /// The API server no longer has this version of the kind.
     Unknown,
+    /// The API server does not let us read it.
+    Refused,
 }
 
 impl Watch {
@@ -231,8 +233,11 @@ impl Watch {
                 Ok(Some(resource)) => match self.follow(&resource).await {
                     Ended::NoListener => return,
                     Ended::Unknown => {
-                        self.health.trouble(self.kind, "the API server no longer has it".into())
+                        self.health.trouble(self.kind, "the API server no longer has it".into());
+                        self.is_blind().await;
                     }
+                    // Only a list says what there is.
+                    Ended::Refused => self.is_blind().await,
                 },
                 Ok(None) => {
                     self.health.trouble(self.kind, "no version of it is understood".into());
@@ -249,12 +254,20 @@ impl Watch {
     /// listens.
     async fn is_defined(&mut self) -> bool {
         let Some(name) = self.kind.definition() else { return true };
+        let mut was_absent = false;
         loop {
             let has = self.defined.borrow_and_update().as_ref().map(|defined| defined.contains(&name));
             match has {
-                Some(true) => return true,
+                Some(true) => {
+                    // Until all of its objects were read.
+                    if was_absent {
+                        self.is_blind().await;
+                    }
+                    return true;
+                }
                 Some(false) if self.changes.send(Change::Absent(self.kind)).await.is_err() => return false,
-                Some(false) | None => {}
+                Some(false) => was_absent = true,
+                None => {}
             }
             if self.defined.changed().await.is_err() {
                 return false;
@@ -281,7 +294,10 @@ impl Watch {
             return Ok(Some(of(only)));
         }
         let found = kube::discovery::group(&self.client, group).await.map_err(|error| error.to_string())?;
-        let has = |version: &&&str| found.versions().any(|known| known == **version);
+        // Not each kind of a group is there in each of its versions.
+        let has = |version: &&&str| {
+            found.versioned_resources(version).iter().any(|(resource, _)| resource.plural == plural)
+        };
         Ok(versions.iter().find(has).map(|version| of(version)))
     }
 
@@ -317,10 +333,10 @@ impl Watch {
                     if is_refused(&error, 404) {
                         return Ended::Unknown;
                     }
-                    if is_refused(&error, 403) {
-                        self.is_blind().await;
-                    }
                     self.health.trouble(self.kind, error.to_string());
+                    if is_refused(&error, 403) {
+                        return Ended::Refused;
+                    }
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(PAUSE_MAX);
                     continue;

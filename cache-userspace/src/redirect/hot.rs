@@ -316,10 +316,10 @@ impl HotSet {
         state.destinations.retain(|asker, _| asker.workload != workload);
     }
 
-    /// Takes out what one may no longer have who asks a destination.
-    pub fn remove_asker(&self, asker: &Asker) {
+    /// Takes out what a workload has, which may get it again.
+    pub fn remove_hits_of(&self, workload: u64) {
         let mut state = self.state();
-        let slots = state.ledger.all(|hot| hot.asker == *asker);
+        let slots = state.ledger.all(|hot| hot.asker.workload == workload);
         self.remove(&mut state, slots);
     }
 

@@ -141,7 +141,7 @@ impl Path {
             _ => None,
         };
         let recording = self
-            .may_be_kept(&ask, &response, received_at)
+            .may_be_kept(&ask, &response, requested_at)
             .and_then(|()| policy::store(&request, &response, &ask.rules, requested_at, received_at))
             .and_then(|stored| if is_impersonal { Ok(stored) } else { Err(Reason::Connection) })
             .and_then(|stored| {
@@ -190,13 +190,13 @@ impl Path {
     }
 
     /// Whether the mesh leaves it to the response whether it is stored (MESH.md S4, S6).
-    fn may_be_kept(&self, ask: &Ask, response: &ResponseView<'_>, now: Now) -> Result<(), Reason> {
+    fn may_be_kept(&self, ask: &Ask, response: &ResponseView<'_>, requested_at: Now) -> Result<(), Reason> {
         let Some(service) = &ask.service else { return Ok(()) };
         if policy::is_mesh_reply(response) {
             return Err(Reason::MeshReply);
         }
         let is_current = self.routes.is_current(&ask.connection.destination, service);
-        if is_current && service.storing_from <= now.boot { Ok(()) } else { Err(Reason::Settling) }
+        if is_current && service.storing_from <= requested_at.boot { Ok(()) } else { Err(Reason::Settling) }
     }
 
     /// Notes whether others may gain by waiting for such an answer: not where each has to ask for itself.

@@ -299,10 +299,10 @@ impl Path {
     /// Which of these pods have to be let through by the mesh before they are given what is stored.
     fn unleased(&self, request: &RequestHead, route: &Route<'_>, askers: &[&Asker]) -> Option<String> {
         route.service.as_deref()?;
-        let claim = Claim::of(request, route);
         let now = clock::boot();
         let mut names = askers.iter().filter_map(|asker| {
             let connection = Connection::new(asker.workload.clone(), UNKNOWN, None, 0);
+            let claim = Claim::of(request, route, &asker.workload);
             claim.left(&connection, now).is_none().then_some(asker.workload.name.as_str())
         });
         let first = names.next()?;

@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
-use super::{Connection, Path, answer_view, authority};
+use super::{Connection, Path, answer_view, authority, inputs};
 use crate::clock;
 use crate::forward::{Answer, ForwardError};
 use crate::http1::{RequestHead, ResponseHead};
+use crate::identify::Workload;
 use crate::identify::lease::LeaseKey;
 use crate::policy::is_mesh_reply;
-use crate::policy::no_vary_search::path_and_query;
 use crate::route::Route;
 
 /// What must be leased to a client before anything stored answers its request.
@@ -26,13 +26,16 @@ enum Word {
 
 impl Claim {
     /// Where there is no cluster nothing has to be leased.
-    pub(super) fn of(request: &RequestHead, route: &Route<'_>) -> Self {
+    pub(super) fn of(request: &RequestHead, route: &Route<'_>, workload: &Workload) -> Self {
         let Some(service) = &route.service else { return Self(None) };
         // The mesh goes by the name, whatever the address; it is only a claim of the client.
         let (identity, name) = (&service.identity[..], authority(request).to_ascii_lowercase());
+        // What was let through by other routes says nothing, nor what they tell apart.
+        let epoch = service.epoch.to_be_bytes();
+        let inputs = inputs::digest(&service.guard().inputs, request, workload);
         Self(Some(match route.leases_by_path {
-            false => LeaseKey::of([identity, &name]),
-            true => LeaseKey::of([identity, &name, &request.method, path_and_query(&request.target).0]),
+            false => LeaseKey::of([identity, &epoch, &name, &inputs]),
+            true => LeaseKey::of([identity, &epoch, &name, &inputs, &request.method, &request.target]),
         }))
     }
 
@@ -63,9 +66,9 @@ impl Path {
             Word::Granted => leases.grant(key, requested_at, now),
             Word::Refused => {
                 let had = leases.revoke(key, now);
-                // After the lease: whoever promotes looks at that last.
-                if let (true, Some(hot), Some(asker)) = (had, &self.hot, &connection.asker) {
-                    hot.remove_asker(asker);
+                // After the lease: whoever promotes looks at that last. A service may have several addresses.
+                if let (true, Some(hot)) = (had, &self.hot) {
+                    hot.remove_hits_of(connection.workload.id);
                 }
                 if had {
                     self.counters.leases_revoked.incr();

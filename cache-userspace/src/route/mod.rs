@@ -77,11 +77,12 @@ impl Routes {
 
     /// Whether a connection may go on after its next answer.
     pub fn lets_stay(&self) -> bool {
-        !self.is_ending.load(Ordering::Relaxed) && self.is_on()
+        self.is_on()
     }
 
     fn is_on(&self) -> bool {
-        self.switch.in_effect() == Position::On
+        // At its end nobody tells it any more what changes.
+        self.switch.in_effect() == Position::On && !self.is_ending.load(Ordering::Relaxed)
     }
 
     /// The route of the next request to an address that means the same whoever asks.
@@ -111,6 +112,11 @@ impl Routes {
         Route { service, ..route }
     }
 
+    /// Since when a connection to an address must have been made, since boot.
+    pub fn connections_from(&self, at: &SocketAddr, now: Duration) -> Duration {
+        self.services().by_address.get(at).map_or(Duration::ZERO, |service| service.connections_from(now))
+    }
+
     /// Whether the address still stands for the service as it was then.
     pub fn is_current(&self, at: &SocketAddr, service: &Service) -> bool {
         self.services().by_address.get(at).is_some_and(|now| now.epoch == service.epoch)
@@ -128,7 +134,7 @@ impl Routes {
         // An address of a service that has several is not new for having been changed at the others.
         let of = |(at, destination): (&SocketAddr, &Arc<Destination>)| {
             let same = before.by_address.get(at).filter(|service| service.is_same(destination));
-            let service = same.cloned().unwrap_or_else(|| Arc::new(Service::new(destination, now + pause)));
+            let service = same.cloned().unwrap_or_else(|| Arc::new(Service::new(destination, now, pause)));
             (*at, service)
         };
         let services: HashMap<_, _> = snapshot.destinations.iter().map(of).collect();

@@ -16,18 +16,26 @@ pub struct Service {
     pub identity: Box<[u8]>,
     /// What is stored of it counts only within one epoch (MESH.md S6).
     pub epoch: u64,
+    /// When it became what it is, since boot.
+    changed_at: Duration,
     /// Nothing is stored of it before, since boot: proxies may still work by what was before.
     pub storing_from: Duration,
 }
 
 impl Service {
-    pub(super) fn new(destination: &Arc<Destination>, storing_from: Duration) -> Self {
+    pub(super) fn new(destination: &Arc<Destination>, changed_at: Duration, pause: Duration) -> Self {
         let Destination { service, service_uid, port, pod_uid, epoch, .. } = &**destination;
         let ObjectKey { namespace, name } = service;
         let pod = pod_uid.as_ref().map(|uid| format!(" pod {uid}")).unwrap_or_default();
         let identity = format!("{namespace}/{name}:{port} {service_uid}{pod}");
         let (destination, identity) = (destination.clone(), identity.into_bytes().into());
-        Self { destination, identity, epoch: *epoch, storing_from }
+        Self { destination, identity, epoch: *epoch, changed_at, storing_from: changed_at + pause }
+    }
+
+    /// Since when a connection must have been made, since boot, to lead to what it is now: where routes were changed, those
+    /// made while proxies might still work by what was before lead to whoever that was.
+    pub fn connections_from(&self, now: Duration) -> Duration {
+        if now < self.storing_from { self.changed_at } else { self.storing_from }
     }
 
     /// What the mesh wants to be kept in mind of requests to it.
@@ -85,7 +93,7 @@ mod tests {
             guard: Guard::default(),
             names: names.map(|names| Arc::new(names.map(str::to_owned))),
         };
-        Service::new(&Arc::new(destination), Duration::ZERO)
+        Service::new(&Arc::new(destination), Duration::ZERO, Duration::ZERO)
     }
 
     const NAMES: [&str; 4] = ["web", "web.shop", "web.shop.svc", "web.shop.svc.cluster.local"];

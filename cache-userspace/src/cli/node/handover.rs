@@ -16,8 +16,8 @@ const LETTING_GO_MAX: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(50);
 /// How often is looked whether who took over is still there.
 const LOOK_AFTER: Duration = Duration::from_secs(1);
-/// After so many looks in vain it is not.
-const LOOKS_IN_VAIN: u32 = 3;
+/// After so many looks in vain it is not: one that takes over has no socket before its programs are loaded.
+const LOOKS_IN_VAIN: u32 = 10;
 
 /// Asks the daemon that answers at a socket, if one does, to let this process serve instead, and waits for it.
 ///
@@ -41,12 +41,14 @@ pub(super) async fn take_over(socket: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until nobody has answered at a socket for some seconds.
+/// Waits until nobody has been at a socket for some seconds.
 pub(super) async fn abandoned(socket: &Path) {
     let client = AdminClient::new(socket);
     let mut in_vain = 0;
     while in_vain < LOOKS_IN_VAIN {
         sleep(LOOK_AFTER).await;
-        in_vain = if client.health().await.is_ok() { 0 } else { in_vain + 1 };
+        // One that is slow to answer is there.
+        let is_gone = matches!(client.health().await, Err(ClientError::Unreachable { .. }));
+        in_vain = if is_gone { in_vain + 1 } else { 0 };
     }
 }

@@ -19,6 +19,7 @@ pub use services::{Destination, is_http};
 use super::objects::{
     Endpoint, EndpointSlice, Kind, Meta, Object, ObjectKey, Pod, SERVICE_NAME, Service, ServiceSpec,
 };
+use crate::policy::Reason;
 
 /// What is decided by how this node is set up, not by objects.
 #[derive(Clone, Debug)]
@@ -174,7 +175,7 @@ impl Index {
             Kind::Service => self.services.keys().cloned().collect(),
             Kind::EndpointSlice => self.slices.keys().cloned().collect(),
             Kind::Revision => self.revisions.keys().cloned().collect(),
-            Kind::Definition => Vec::new(),
+            Kind::Definition => self.mesh.definitions().collect(),
             Kind::Policy(kind) => self.mesh.keys(kind),
         }
     }
@@ -237,8 +238,7 @@ impl Index {
                 self.revisions.insert(key, meta);
                 false
             }
-            // Which kinds there are decides what is watched.
-            Object::Definition(_) => false,
+            Object::Definition(meta) => self.defined(&meta.name, true),
             Object::Policy(kind, meta, rest) => {
                 let news = self.mesh.put(kind, &meta, &rest);
                 self.unsettle_for(&news)
@@ -267,7 +267,7 @@ impl Index {
                 self.revisions.remove(key);
                 false
             }
-            Kind::Definition => false,
+            Kind::Definition => self.defined(&key.name, false),
             Kind::Policy(kind) => {
                 let news = self.mesh.remove(kind, key.clone());
                 self.unsettle_for(&news)
@@ -297,11 +297,26 @@ impl Index {
     /// Has made anew what follows from the Services that an object of the mesh speaks of, or spoke of; says that clients
     /// may have to be treated differently.
     fn unsettle_for(&mut self, news: &News) -> bool {
-        let is_concerned =
-            |service: &&ObjectKey| self.mesh.concerns(news, service, |labels| self.has_pods(service, labels));
-        let concerned: Vec<ObjectKey> = self.settled.keys().filter(is_concerned).cloned().collect();
+        if news.is_empty() {
+            return false;
+        }
+        let is_about =
+            |service: &ObjectKey| self.mesh.concerns(news, service, |labels| self.has_pods(service, labels));
+        let is_concerned = |(service, settled): &(&ObjectKey, &Settled)| {
+            is_about(service) || settled.facts.elsewhere.keys().any(is_about)
+        };
+        let concerned: Vec<ObjectKey> =
+            self.settled.iter().filter(is_concerned).map(|(service, _)| service.clone()).collect();
         self.unsettled.extend(concerned);
         news.is_for_all
+    }
+
+    fn defined(&mut self, name: &str, is_there: bool) -> bool {
+        let is_news = self.mesh.defined(name, is_there);
+        if is_news {
+            self.unsettled.extend(self.settled.keys().cloned());
+        }
+        is_news
     }
 
     fn blind(&mut self, kind: Kind, is_blind: bool) -> bool {
@@ -352,7 +367,14 @@ impl Index {
             return self.settled.remove(key).is_some();
         }
         let old = self.settled.get(key);
-        let said = self.mesh.of(key, |labels| self.has_pods(key, labels));
+        let mut said = self.mesh.of(key, |labels| self.has_pods(key, labels));
+        for other in said.refers.clone() {
+            // What holds for whom requests are sent to instead holds for them.
+            said.join(self.mesh.of(&other, |labels| self.has_pods(&other, labels)));
+        }
+        if service.spec.session_affinity.as_deref() == Some("ClientIP") {
+            said.guard.refuse(Some(Reason::Affinity));
+        }
         let before = |other: &ObjectKey| old.and_then(|old| old.facts.elsewhere.get(other));
         let elsewhere = |other: &ObjectKey| (other.clone(), self.behind(other, before(other)));
         let facts = Facts {

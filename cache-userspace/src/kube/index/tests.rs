@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 
 use super::super::objects::PolicyKind;
 use super::*;
-use crate::policy::Reason;
 
 fn index() -> Index {
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
@@ -558,6 +557,15 @@ fn a_policy_concerns_a_service_once_a_pod_behind_it_has_the_labels() {
 }
 
 #[test]
+fn a_service_that_sends_a_client_to_one_pod_shares_nothing() {
+    let mut index = rolled_out();
+    index.apply(service("web", |service| service["spec"]["sessionAffinity"] = json!("ClientIP")));
+    assert_eq!(the_guard(&index).bypass, Some(Reason::Affinity));
+    index.apply(service("web", |_| {}));
+    assert_eq!(the_guard(&index).bypass, None);
+}
+
+#[test]
 fn names_matter_where_there_is_a_mesh() {
     let mut index = rolled_out();
     let names = |index: &Index| {
@@ -571,4 +579,17 @@ fn names_matter_where_there_is_a_mesh() {
     assert_eq!(names(&index), None);
     index.apply(policy(PolicyKind::VirtualService, 1, json!({ "hosts": ["elsewhere.example"] })));
     assert_eq!(names(&index).as_deref(), Some("web.shop.svc.cluster.local"));
+}
+
+#[test]
+fn what_holds_for_a_service_holds_for_those_that_send_requests_there() {
+    let mut index = rolled_out();
+    index.apply(policy(PolicyKind::VirtualService, 1, route_to("next")));
+    let before = epoch(&index);
+    let meta = json!({ "name": "two", "namespace": "shop", "uid": "uid-two", "generation": 1 });
+    let target = json!({ "targetRefs": [{ "kind": "Service", "name": "next" }] });
+    let object = json!({ "metadata": meta, "spec": target });
+    assert!(index.apply(applied(Kind::Policy(PolicyKind::RequestAuthentication), object)));
+    assert!(epoch(&index) > before);
+    assert_eq!(the_guard(&index).bypass, Some(Reason::Claims));
 }

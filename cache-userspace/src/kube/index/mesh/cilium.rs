@@ -14,8 +14,9 @@ pub(super) fn network_policy(meta: &Meta, rest: &Value) -> Vec<Saying> {
     let mut guard = Guard::default();
     for spec in [&rest["spec"]].into_iter().chain(items(&rest["specs"])) {
         for direction in ["ingress", "ingressDeny", "egress", "egressDeny"] {
-            let ports = items(&spec[direction]).flat_map(|rule| items(&rule["toPorts"]));
-            for rules in ports.map(|port| &port["rules"]).filter(|rules| !is_nothing(rules)) {
+            let ports = || items(&spec[direction]).flat_map(|rule| items(&rule["toPorts"]));
+            guard.refuse(ports().any(|port| !is_nothing(&port["listener"])).then_some(Reason::Filter));
+            for rules in ports().map(|port| &port["rules"]).filter(|rules| !is_nothing(rules)) {
                 guard.leases_by_path = true;
                 let is_conditional =
                     |rule: &Value| ["headers", "headerMatches"].iter().any(|name| !is_nothing(&rule[*name]));

@@ -24,7 +24,8 @@ pub(super) fn http_route(meta: &Meta, spec: &Value) -> Vec<Saying> {
         }
         // Linkerd's: what one may do there differs from path to path.
         "Server" => {
-            Some(Saying::of(About::Pods(meta.namespace.clone(), Default::default()), Guard::by_path()))
+            let guard = Guard { leases_by_path: true, ..guard.clone() };
+            Some(Saying::of(About::Pods(meta.namespace.clone(), Default::default()), guard))
         }
         _ => None,
     };

@@ -1,6 +1,6 @@
 //! Istio's objects.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -24,11 +24,7 @@ pub(super) fn virtual_service(meta: &Meta, spec: &Value, names: &Names) -> Vec<S
         http_route(route, &mut guard, &mut refers, &|host| service_of(host, meta, names));
     }
     items(&spec["hosts"])
-        .map(|host| Saying {
-            about: About::Host(host_of(text(host), meta, names)),
-            guard: guard.clone(),
-            refers: refers.clone(),
-        })
+        .map(|host| Saying::sending_to(About::Host(host_of(text(host), meta, names)), &guard, &refers))
         .collect()
 }
 
@@ -165,8 +161,11 @@ pub(super) fn service_entry(meta: &Meta, spec: &Value, names: &Names) -> Vec<Say
 }
 
 /// What an EnvoyFilter or a WasmPlugin says: it may do anything, on both sides.
-pub(super) fn extension(meta: &Meta, names: &Names) -> Vec<Saying> {
+pub(super) fn extension(meta: &Meta, spec: &Value, names: &Names) -> Vec<Saying> {
     let guard = Guard::bypass(Reason::Filter);
+    if !is_nothing(&spec["targetRefs"]) || !is_nothing(&spec["targetRef"]) {
+        return selected(meta, spec, names, &guard);
+    }
     let client = match names.mesh_root_namespaces.contains(&meta.namespace) {
         true => About::AllClients,
         false => About::Clients(meta.namespace.clone()),
@@ -252,7 +251,8 @@ fn selected(meta: &Meta, spec: &Value, names: &Names, guard: &Guard) -> Vec<Sayi
             namespace: meta.namespace.clone(),
             name: text(&target["name"]).to_owned(),
         }),
-        _ => pods(meta, &Value::Null, names),
+        // A waypoint may stand before Services of other namespaces.
+        _ => About::AllPods(BTreeMap::new()),
     };
     targets.into_iter().map(|target| Saying::of(about(target), guard.clone())).collect()
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::super::objects::{Meta, ObjectKey, PolicyKind};
+use super::super::objects::{Kind, Meta, ObjectKey, PolicyKind};
 use crate::policy::Reason;
 
 /// A part of a request by which the mesh may send it elsewhere.
@@ -56,7 +56,8 @@ impl Guard {
         self.leases_by_path |= other.leases_by_path;
     }
 
-    fn refuse(&mut self, reason: Option<Reason>) {
+    /// Refuses for this reason, where there is one.
+    pub(super) fn refuse(&mut self, reason: Option<Reason>) {
         if let Some(reason) = reason {
             self.bypass = Some(self.bypass.filter(|other| other.code() <= reason.code()).unwrap_or(reason));
         }
@@ -94,6 +95,12 @@ impl Saying {
         Self { about, guard, refers: BTreeSet::new() }
     }
 
+    /// The same of requests that may be sent to other Services: whom one may ask then differs from path to path.
+    fn sending_to(about: About, guard: &Guard, refers: &BTreeSet<ObjectKey>) -> Self {
+        let guard = Guard { leases_by_path: guard.leases_by_path || refers.len() > 1, ..guard.clone() };
+        Self { about, guard, refers: refers.clone() }
+    }
+
     fn concerns(
         &self,
         service: &ObjectKey,
@@ -118,6 +125,13 @@ pub(super) struct News {
     pub(super) is_for_all: bool,
 }
 
+impl News {
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.sayings.is_empty() && !self.is_for_all
+    }
+}
+
 /// How an object is told from others, and from itself after a change.
 pub(super) type Version = (PolicyKind, String, i64);
 
@@ -130,6 +144,14 @@ pub(super) struct Said {
     pub(super) by: BTreeSet<Version>,
     /// Services that requests may be sent to instead.
     pub(super) refers: BTreeSet<ObjectKey>,
+}
+
+impl Said {
+    /// Both are said.
+    pub(super) fn join(&mut self, other: Self) {
+        self.guard.join(&other.guard);
+        self.by.extend(other.by);
+    }
 }
 
 /// What a mesh is called in this cluster.
@@ -148,6 +170,8 @@ pub(super) struct Mesh {
     objects: BTreeMap<(PolicyKind, ObjectKey), (Version, Vec<Saying>)>,
     /// Kinds that are there and cannot be read.
     blind: BTreeSet<PolicyKind>,
+    /// The definitions of kinds by which a mesh decides about requests, those that are not understood among them.
+    defined: BTreeSet<String>,
     /// What concerns clients has changed so often.
     pub(super) clients_changed: u64,
 }
@@ -155,7 +179,13 @@ pub(super) struct Mesh {
 impl Mesh {
     /// Knows no object yet.
     pub(super) fn new(names: Names) -> Self {
-        Self { names, objects: BTreeMap::new(), blind: BTreeSet::new(), clients_changed: 0 }
+        Self {
+            names,
+            objects: BTreeMap::new(),
+            blind: BTreeSet::new(),
+            defined: BTreeSet::new(),
+            clients_changed: 0,
+        }
     }
 
     /// Takes up an object, all of it but its metadata; returns what it said and what it says, where it is another.
@@ -214,8 +244,24 @@ impl Mesh {
         self.objects.keys().filter(|(of, _)| *of == kind).map(|(_, key)| key.clone()).collect()
     }
 
+    /// Whether a mesh is installed: it may go by names whatever objects there are.
     fn has_any(&self) -> bool {
-        !self.objects.is_empty()
+        !(self.objects.is_empty() && self.defined.is_empty())
+    }
+
+    /// Takes note of whether a kind is defined; says whether that is news of a mesh.
+    pub(super) fn defined(&mut self, name: &str, is_there: bool) -> bool {
+        let is_understood =
+            || PolicyKind::ALL.iter().any(|kind| Kind::Policy(*kind).definition().as_deref() == Some(name));
+        match is_there {
+            true => (is_foreign(name) || is_understood()) && self.defined.insert(name.to_owned()),
+            false => self.defined.remove(name),
+        }
+    }
+
+    /// The definitions that it knows.
+    pub(super) fn definitions(&self) -> impl Iterator<Item = ObjectKey> {
+        self.defined.iter().map(|name| ObjectKey { namespace: String::new(), name: name.clone() })
     }
 
     /// What a Service may be called, where there is a mesh that may go by names.
@@ -226,7 +272,7 @@ impl Mesh {
     /// What is said of a Service, where `has` tells whether any pod behind it may have these labels.
     pub(super) fn of(&self, service: &ObjectKey, has: impl Fn(&BTreeMap<String, String>) -> bool) -> Said {
         let mut said = Said::default();
-        if !self.blind.is_empty() {
+        if !self.blind.is_empty() || self.defined.iter().any(|name| is_foreign(name)) {
             said.guard.refuse(Some(Reason::Unreadable));
         }
         let names = names_of(service, &self.names.cluster_domain);
@@ -263,7 +309,7 @@ fn sayings(kind: PolicyKind, meta: &Meta, rest: &Value, names: &Names) -> Vec<Sa
         Kind::VirtualService => istio::virtual_service(meta, spec, names),
         Kind::DestinationRule => istio::destination_rule(meta, spec, names),
         Kind::ServiceEntry => istio::service_entry(meta, spec, names),
-        Kind::EnvoyFilter | Kind::WasmPlugin => istio::extension(meta, names),
+        Kind::EnvoyFilter | Kind::WasmPlugin => istio::extension(meta, spec, names),
         Kind::AuthorizationPolicy => istio::authorization_policy(meta, spec, names),
         Kind::RequestAuthentication => istio::request_authentication(meta, spec, names),
         Kind::HttpRoute | Kind::LinkerdHttpRoute => gateway::http_route(meta, spec),
@@ -277,6 +323,11 @@ fn sayings(kind: PolicyKind, meta: &Meta, rest: &Value, names: &Names) -> Vec<Sa
         }
         Kind::CiliumEnvoyConfig | Kind::CiliumClusterwideEnvoyConfig => cilium::envoy_config(meta, spec),
     }
+}
+
+/// Whether a kind is of a mesh whose objects are not understood: Kuma, Consul, the Service Mesh Interface.
+fn is_foreign(definition: &str) -> bool {
+    [".kuma.io", ".consul.hashicorp.com", ".smi-spec.io"].iter().any(|group| definition.ends_with(group))
 }
 
 /// What cannot be read might be about anything.

@@ -280,7 +280,10 @@ fn linkerds_policies_are_heeded() {
     assert_eq!(guard(PolicyKind::LinkerdServer, json!({})), Guard::default());
     let of_server =
         json!({ "parentRefs": [{ "group": "policy.linkerd.io", "kind": "Server", "name": "a" }] });
-    assert_eq!(guard(PolicyKind::LinkerdHttpRoute, of_server), Guard::by_path());
+    assert_eq!(guard(PolicyKind::LinkerdHttpRoute, of_server.clone()), Guard::by_path());
+    let mut looking = of_server;
+    looking["rules"] = json!([{ "matches": [{ "headers": [{ "name": "X-Admin", "value": "1" }] }] }]);
+    assert_eq!(guard(PolicyKind::LinkerdHttpRoute, looking).inputs, fields(["x-admin"]));
     let profile = |spec: Value| {
         let mut mesh = mesh();
         let meta = meta("shop", "web.shop.svc.cluster.local", 1);
@@ -301,6 +304,8 @@ fn ciliums_policies_are_heeded_on_both_sides() {
     );
     let conditional = policy(json!({ "http": [{ "headers": ["X-Token: a"] }] }));
     assert_eq!(guard(PolicyKind::CiliumNetworkPolicy, conditional.clone()).bypass, Some(Reason::Condition));
+    let listener = json!({ "ingress": [{ "toPorts": [{ "listener": { "name": "a" } }] }] });
+    assert_eq!(guard(PolicyKind::CiliumNetworkPolicy, listener).bypass, Some(Reason::Filter));
     let mut mesh = mesh();
     let specs = json!({ "specs": [policy(json!({ "http": [{}] }))] });
     mesh.put(PolicyKind::CiliumClusterwideNetworkPolicy, &meta("", "one", 1), &specs);
@@ -338,4 +343,31 @@ fn each_change_of_an_object_is_another_saying_of_whom_it_concerns() {
     let concerns = |news: &News, name: &str| mesh.concerns(news, &key("shop", name), |_| true);
     assert!(concerns(&news, "web") && !concerns(&news, "api") && !news.is_for_all);
     assert_ne!(of_web(&mesh), first, "by its generation");
+}
+
+#[test]
+fn the_kinds_of_a_mesh_that_is_not_understood_stop_hits() {
+    let mut mesh = mesh();
+    assert!(!mesh.defined("crontabs.stable.example.com", true), "none of a mesh's");
+    for name in
+        ["meshhttproutes.kuma.io", "servicesplitters.consul.hashicorp.com", "trafficsplits.split.smi-spec.io"]
+    {
+        assert!(mesh.defined(name, true) && !mesh.defined(name, true), "{name}");
+        assert_eq!(of_web(&mesh).guard.bypass, Some(Reason::Unreadable), "{name}");
+        assert!(mesh.defined(name, false), "{name}");
+    }
+    assert_eq!(of_web(&mesh), Said::default());
+    assert_eq!(mesh.names_of(&key("shop", "web")), None);
+    assert!(mesh.defined("virtualservices.networking.istio.io", true));
+    assert!(mesh.names_of(&key("shop", "web")).is_some(), "a mesh may go by names without any object");
+    assert_eq!(of_web(&mesh), Said::default());
+}
+
+#[test]
+fn where_requests_are_sent_to_several_services_a_right_to_one_says_nothing_of_another() {
+    let to_both = json!({ "hosts": ["web"], "http": [
+        { "match": [{ "uri": { "prefix": "/admin" } }], "route": [to("web-admin")] },
+        { "route": [to("web")] },
+    ] });
+    assert_eq!(guard(PolicyKind::VirtualService, to_both), Guard::by_path());
 }

@@ -16,6 +16,7 @@ mod searches;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use background::Background;
 use bytes::{Bytes, BytesMut};
@@ -260,6 +261,12 @@ impl Path {
         let key = connection.key(request, &content.bytes, past.service);
         let mut wait_until = None;
         for look in 1..=LOOKS_MAX {
+            // What was waited for may have taken longer than the service stayed what it was.
+            let is_current =
+                |service: &Arc<Service>| self.routes.is_current(&connection.destination, service);
+            if look > 1 && !service.is_none_or(is_current) {
+                break;
+            }
             let search_key = if is_query(request) { None } else { self.searches.key(&key, &request.target) };
             let found = LookUp::of(&self.store, &key, search_key, &request.target);
             let now = clock::now();
@@ -324,6 +331,10 @@ impl Path {
             return self.routes.find();
         }
         let route = self.routes.find_service(destination, &workload.namespace);
+        // It has no label any more, whatever connections it still has here.
+        if workload.has_ended() {
+            return Route { bypass: Some(Reason::Off), ..route };
+        }
         let is_foreign = route.service.as_ref().is_some_and(|service| {
             !service.is_called(authority(request), &workload.namespace, destination.ip())
         });
@@ -406,14 +417,14 @@ impl Path {
     /// Since when an upstream connection must have been made, since boot. Where nobody looks into requests, whom a connection
     /// leads to is decided once, and so is whether it is let through: it is made anew with each change of the service, and
     /// as often as a lease has to be.
-    fn connections_from(&self, connection: &Connection) -> std::time::Duration {
+    fn connections_from(&self, connection: &Connection) -> Duration {
         let now = clock::boot();
         match &connection.workload.leases {
             Some(leases) => {
                 let leased = now.saturating_sub(leases.lasts());
                 self.routes.connections_from(&connection.destination, now).max(leased)
             }
-            None => std::time::Duration::ZERO,
+            None => Duration::ZERO,
         }
     }
 

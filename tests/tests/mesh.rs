@@ -351,6 +351,8 @@ fn an_unlabelled_pod_is_given_nothing_more_on_a_connection_that_stays_open() -> 
     let agent = pod.agent("app")?;
     let mut caller = Caller::new(&agent, http(API));
     caller.heat("/a")?;
+    let idle = agent.connect(http(API))?;
+    ensure!(idle.get("/a")?.expect(200)?.is_hit(), "not served");
 
     cluster.label(SHOP, "")?;
     let begun = Instant::now();
@@ -358,6 +360,9 @@ fn an_unlabelled_pod_is_given_nothing_more_on_a_connection_that_stays_open() -> 
         ensure!(begun.elapsed() < PROMISED, "still given after {:?}", begun.elapsed());
     }
 
+    // One that was silent meanwhile is not given what is stored either.
+    let late = idle.get("/a")?.expect(200)?;
+    ensure!(!late.is_hit() && late.closes(), "{}", late.head_text());
     println!("given for another {:?}", begun.elapsed());
     for _ in 0..50 {
         ensure!(!caller.get("/a")?.expect(200)?.passed_through_cache(), "given again");

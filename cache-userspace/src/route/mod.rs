@@ -77,12 +77,15 @@ impl Routes {
 
     /// Whether a connection may go on after its next answer.
     pub fn lets_stay(&self) -> bool {
-        self.is_on()
+        !self.is_ending() && self.is_on()
     }
 
     fn is_on(&self) -> bool {
-        // At its end nobody tells it any more what changes.
-        self.switch.in_effect() == Position::On && !self.is_ending.load(Ordering::Relaxed)
+        self.switch.in_effect() == Position::On
+    }
+
+    fn is_ending(&self) -> bool {
+        self.is_ending.load(Ordering::Relaxed)
     }
 
     /// The route of the next request to an address that means the same whoever asks.
@@ -106,7 +109,8 @@ impl Routes {
             // The connection is older than that.
             route.bypass = Some(Reason::NoService);
         }
-        if !self.is_on() {
+        // At its end nobody tells the daemon any more what changes.
+        if !self.is_on() || self.is_ending() {
             route.bypass = Some(Reason::Off);
         }
         Route { service, ..route }
@@ -190,6 +194,16 @@ mod tests {
         assert!(route.rules.resident_max > routes.find().rules.resident_max);
         routes.publish(&Snapshot::default(), NOW, PAUSE);
         assert_eq!(routes.find_service(&AT, "shop").bypass, Some(Reason::NoService));
+    }
+
+    #[test]
+    fn at_the_end_pods_are_given_nothing_more_for_nobody_tells_what_changes() {
+        let routes = routes();
+        routes.publish(&web(1), NOW, PAUSE);
+        routes.end();
+        assert_eq!(routes.find_service(&AT, "shop").bypass, Some(Reason::Off));
+        assert_eq!(routes.find().bypass, None, "what is not told by a cluster is as it was");
+        assert!(!routes.lets_stay());
     }
 
     #[test]

@@ -18,10 +18,7 @@ pub(super) fn http_route(meta: &Meta, spec: &Value) -> Vec<Saying> {
         self::rule(rule, meta, &mut guard, &mut refers);
     }
     let of_parent = |parent: &Value| match text(&parent["kind"]) {
-        "Service" => {
-            let about = About::Service(service(parent, meta));
-            Some(Saying { about, guard: guard.clone(), refers: refers.clone() })
-        }
+        "Service" => Some(Saying::sending_to(About::Service(service(parent, meta)), &guard, &refers)),
         // Linkerd's: what one may do there differs from path to path.
         "Server" => {
             let guard = Guard { leases_by_path: true, ..guard.clone() };

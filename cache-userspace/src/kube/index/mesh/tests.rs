@@ -370,4 +370,12 @@ fn where_requests_are_sent_to_several_services_a_right_to_one_says_nothing_of_an
         { "route": [to("web")] },
     ] });
     assert_eq!(guard(PolicyKind::VirtualService, to_both), Guard::by_path());
+    let rule = |path: &str, name: &str| {
+        json!({
+            "matches": [{ "path": { "type": "PathPrefix", "value": path } }], "backendRefs": [{ "name": name, "port": 80 }],
+        })
+    };
+    let parent = json!({ "kind": "Service", "group": "", "name": "web" });
+    let to_both = json!({ "parentRefs": [parent], "rules": [rule("/admin", "web-admin"), rule("/", "web")] });
+    assert_eq!(guard(PolicyKind::HttpRoute, to_both), Guard::by_path());
 }

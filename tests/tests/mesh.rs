@@ -5,14 +5,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use harness::cluster::{API, Backend, Caller, Cluster, PROMISED, Refusal, SHOP, WEB, http};
+use harness::cluster::{API, AT_ONCE, Backend, Caller, Cluster, PROMISED, Refusal, SHOP, WEB, http};
 use harness::origin::{Answer, Gate, Origin};
 use harness::wait;
 
 /// What a busy machine may add to it.
 const SLACK: Duration = Duration::from_millis(500);
-
-const AT_ONCE: &str = "storingPause: 0s";
 
 #[test]
 #[ignore = "needs root, cgroup2 and bpf"]

@@ -5,13 +5,11 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
-use harness::cluster::{API, Caller, Cluster, PROMISED, PodSpec, PolicyKind, Refusal, SHOP, http};
+use harness::cluster::{API, AT_ONCE, Caller, Cluster, PROMISED, PodSpec, PolicyKind, Refusal, SHOP, http};
 use harness::envoy::Envoy;
 use harness::origin::{Answer, Origin};
 use harness::{sidecar, wait};
 use serde_json::{Value, json};
-
-const AT_ONCE: &str = "storingPause: 0s";
 
 /// A route of requests to `shop/api`, with more in it.
 fn route_of_api(more: Value) -> Value {

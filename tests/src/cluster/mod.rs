@@ -15,4 +15,4 @@ pub use caller::Caller;
 pub use kubelet::{Kubelet, PodSpec, RunningPod, TREE};
 pub use mesh::PolicyKind;
 pub use server::{ApiServer, NODE};
-pub use shop::{API, Cluster, PROMISED, RAW, SERVICES, SHOP, WEB, http, is_served};
+pub use shop::{API, AT_ONCE, Cluster, PROMISED, RAW, SERVICES, SHOP, WEB, http, is_served};

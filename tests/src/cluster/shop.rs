@@ -35,6 +35,8 @@ const HTTP: u16 = 80;
 const SLICES: &str = "/apis/discovery.k8s.io/v1beta1/namespaces/shop/endpointslices";
 /// What is promised from a change of the cluster to its effect.
 pub const PROMISED: Duration = Duration::from_secs(2);
+/// The line of configuration by which what changes is stored again at once.
+pub const AT_ONCE: &str = "storingPause: 0s";
 /// The label.
 const LABEL: &str = "sidestep.dev/cache";
 
@@ -60,7 +62,7 @@ impl Cluster {
 
     /// The same, with further lines of the node's configuration.
     pub fn configured(lines: &str) -> Result<Option<Self>> {
-        Self::set_up(lines, &["storingPause: 0s"])
+        Self::set_up(lines, &[AT_ONCE])
     }
 
     /// The same with its namespace labelled, and with further lines of what the node is told about its cluster.

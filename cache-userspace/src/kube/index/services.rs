@@ -1,9 +1,10 @@
 //! Which addresses and ports are HTTP services, and what each of them is.
 
-use super::super::objects::{EndpointSlice, Meta, ObjectKey, Service, ServicePort};
-use super::mesh::Guard;
 use core::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+
+use super::super::objects::{EndpointSlice, Meta, ObjectKey, Service, ServicePort};
+use super::mesh::Guard;
 
 /// Linkerd's annotation of ports that are not to be looked into: `4222,6379-6389`.
 const OPAQUE_PORTS: &str = "config.linkerd.io/opaque-ports";

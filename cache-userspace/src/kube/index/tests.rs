@@ -468,7 +468,7 @@ fn a_service_that_changes_or_comes_back_is_another_epoch() {
 }
 
 #[test]
-fn of_a_pod_elsewhere_nothing_is_kept_but_its_revision() {
+fn of_a_pod_elsewhere_no_annotations_are_kept() {
     let Change::Applied(Object::Revision(meta)) = revision("a", "uid-a", Some("one")) else { panic!() };
     assert!(meta.annotations.is_empty());
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::super::super::objects::{Meta, ObjectKey};
 use super::{
-    About, Guard, Input, Names, Saying, has_others, host_of, is_nothing, items, labels, service_of, text,
+    About, Guard, Input, Names, Saying, has, has_others, host_of, is_nothing, items, labels, service_of, text,
 };
 use crate::policy::Reason;
 
@@ -19,7 +19,7 @@ pub(super) fn virtual_service(meta: &Meta, spec: &Value, names: &Names) -> Vec<S
     let mut guard = Guard::default();
     let mut refers = BTreeSet::new();
     let is_known = !has_others(spec, &["hosts", "gateways", "http", "exportTo"]);
-    guard.refuse((!is_known).then_some(Reason::UnknownRoute));
+    guard.refuse_if(!is_known, Reason::UnknownRoute);
     for route in items(&spec["http"]) {
         http_route(route, &mut guard, &mut refers, &|host| service_of(host, meta, names));
     }
@@ -51,37 +51,21 @@ fn http_route(
         "redirect",
         "directResponse",
     ];
-    let refusals = [
-        (has_others(route, &KNOWN), Reason::UnknownRoute),
-        (["mirror", "mirrors"].iter().any(|name| !is_nothing(&route[*name])), Reason::Mirror),
-        (!is_nothing(&route["fault"]), Reason::Fault),
-        (
-            ["redirect", "directResponse"].iter().any(|name| !is_nothing(&route[*name])),
-            Reason::DirectResponse,
-        ),
-    ];
-    for (is_so, reason) in refusals {
-        guard.refuse(is_so.then_some(reason));
-    }
-    if !is_nothing(&route["corsPolicy"]) {
+    guard.refuse_if(has_others(route, &KNOWN), Reason::UnknownRoute);
+    guard.refuse_if(has(route, ["mirror", "mirrors"]), Reason::Mirror);
+    guard.refuse_if(has(route, ["fault"]), Reason::Fault);
+    guard.refuse_if(has(route, ["redirect", "directResponse"]), Reason::DirectResponse);
+    if has(route, ["corsPolicy"]) {
         guard.inputs.insert(Input::Field("origin".to_owned()));
         guard.inputs.insert(Input::Field("access-control-request-method".to_owned()));
     }
     for one in items(&route["match"]) {
         matched(one, guard);
     }
-    // With one destination its weight means nothing.
-    let has_weight = |to: &&Value| to["weight"].as_i64() != Some(0);
-    let listed: Vec<&Value> = items(&route["route"]).collect();
-    let destinations: Vec<&Value> = match listed.len() {
-        0 | 1 => listed,
-        _ => listed.into_iter().filter(has_weight).collect(),
-    };
-    guard.refuse((destinations.len() > 1).then_some(Reason::Split));
-    for to in destinations {
+    for to in guard.destinations(&route["route"]) {
         let is_known = !has_others(to, &["destination", "weight", "headers"])
             && !has_others(&to["destination"], &["host", "subset", "port"]);
-        guard.refuse((!is_known).then_some(Reason::UnknownRoute));
+        guard.refuse_if(!is_known, Reason::UnknownRoute);
         match service(text(&to["destination"]["host"])) {
             Some(key) => drop(refers.insert(key)),
             None => guard.refuse(Some(Reason::Elsewhere)),
@@ -106,26 +90,25 @@ fn matched(one: &Value, guard: &mut Guard) {
         "sourceNamespace",
         "statPrefix",
     ];
-    guard.refuse(has_others(one, &KNOWN).then_some(Reason::UnknownRoute));
+    guard.refuse_if(has_others(one, &KNOWN), Reason::UnknownRoute);
     for name in ["headers", "withoutHeaders"] {
         let names = one[name].as_object().into_iter().flatten().map(|(name, _)| name.to_ascii_lowercase());
         guard.inputs.extend(names.map(Input::Field));
     }
-    let inputs = [("method", Input::Method), ("queryParams", Input::Query), ("sourceLabels", Input::Pod)];
-    guard
-        .inputs
-        .extend(inputs.into_iter().filter(|(name, _)| !is_nothing(&one[*name])).map(|(_, input)| input));
+    guard.tell_apart(
+        one,
+        [("method", Input::Method), ("queryParams", Input::Query), ("sourceLabels", Input::Pod)],
+    );
 }
 
 /// What a DestinationRule says: only affinity matters, which sends one client's requests to one server.
 pub(super) fn destination_rule(meta: &Meta, spec: &Value, names: &Names) -> Vec<Saying> {
     const KNOWN: [&str; 5] = ["host", "trafficPolicy", "subsets", "exportTo", "workloadSelector"];
     let mut guard = Guard::default();
-    guard.refuse(has_others(spec, &KNOWN).then_some(Reason::UnknownRoute));
+    guard.refuse_if(has_others(spec, &KNOWN), Reason::UnknownRoute);
     traffic_policy(&spec["trafficPolicy"], &mut guard);
     for subset in items(&spec["subsets"]) {
-        guard
-            .refuse(has_others(subset, &["name", "labels", "trafficPolicy"]).then_some(Reason::UnknownRoute));
+        guard.refuse_if(has_others(subset, &["name", "labels", "trafficPolicy"]), Reason::UnknownRoute);
         traffic_policy(&subset["trafficPolicy"], &mut guard);
     }
     vec![Saying::of(About::Host(host_of(text(&spec["host"]), meta, names)), guard)]
@@ -145,8 +128,8 @@ fn traffic_policy(policy: &Value, guard: &mut Guard) {
         ["simple", "consistentHash", "localityLbSetting", "warmup", "warmupDurationSecs", "warmupDuration"];
     let balancer = &policy["loadBalancer"];
     let is_unknown = has_others(policy, &KNOWN) || has_others(balancer, &BALANCERS);
-    guard.refuse(is_unknown.then_some(Reason::UnknownRoute));
-    guard.refuse((!is_nothing(&balancer["consistentHash"])).then_some(Reason::Affinity));
+    guard.refuse_if(is_unknown, Reason::UnknownRoute);
+    guard.refuse_if(has(balancer, ["consistentHash"]), Reason::Affinity);
     for port in items(&policy["portLevelSettings"]) {
         traffic_policy(port, guard);
     }
@@ -163,7 +146,7 @@ pub(super) fn service_entry(meta: &Meta, spec: &Value, names: &Names) -> Vec<Say
 /// What an EnvoyFilter or a WasmPlugin says: it may do anything, on both sides.
 pub(super) fn extension(meta: &Meta, spec: &Value, names: &Names) -> Vec<Saying> {
     let guard = Guard::bypass(Reason::Filter);
-    if !is_nothing(&spec["targetRefs"]) || !is_nothing(&spec["targetRef"]) {
+    if has(spec, ["targetRefs", "targetRef"]) {
         return selected(meta, spec, names, &guard);
     }
     let client = match names.mesh_root_namespaces.contains(&meta.namespace) {
@@ -189,9 +172,9 @@ pub(super) fn authorization_policy(meta: &Meta, spec: &Value, names: &Names) -> 
         _ => guard.refuse(Some(Reason::UnknownRoute)),
     }
     let known = ["selector", "targetRef", "targetRefs", "action", "rules", "provider"];
-    guard.refuse(has_others(spec, &known).then_some(Reason::UnknownRoute));
+    guard.refuse_if(has_others(spec, &known), Reason::UnknownRoute);
     for rule in items(&spec["rules"]) {
-        guard.refuse(has_others(rule, &["from", "to", "when"]).then_some(Reason::UnknownRoute));
+        guard.refuse_if(has_others(rule, &["from", "to", "when"]), Reason::UnknownRoute);
         // Ports alone are no matter of requests.
         let operations = items(&rule["to"]).map(|to| &to["operation"]);
         guard.leases_by_path |=
@@ -217,13 +200,12 @@ fn source_of(source: &Value, guard: &mut Guard) {
         "serviceAccounts",
         "notServiceAccounts",
     ];
-    let has = |names: [&str; 2]| names.iter().any(|name| !is_nothing(&source[*name]));
     let (claims, remote) =
         (["requestPrincipals", "notRequestPrincipals"], ["remoteIpBlocks", "notRemoteIpBlocks"]);
-    guard.refuse(has(claims).then_some(Reason::Claims));
-    guard.refuse(has(remote).then_some(Reason::Condition));
+    guard.refuse_if(has(source, claims), Reason::Claims);
+    guard.refuse_if(has(source, remote), Reason::Condition);
     let known: Vec<&str> = OF_CONNECTIONS.into_iter().chain(claims).chain(remote).collect();
-    guard.refuse(has_others(source, &known).then_some(Reason::Condition));
+    guard.refuse_if(has_others(source, &known), Reason::Condition);
 }
 
 fn when(key: &str, guard: &mut Guard) {

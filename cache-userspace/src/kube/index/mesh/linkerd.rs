@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::super::super::objects::Meta;
-use super::{About, Guard, Saying, has_others, is_nothing};
+use super::{About, Guard, Saying, has, has_others};
 use crate::policy::Reason;
 
 /// What a Server says: which connections come in, which each pod's own requests tell.
@@ -26,9 +26,9 @@ pub(super) fn rate_limit(meta: &Meta) -> Vec<Saying> {
 /// What a ServiceProfile says of the service that it is named after.
 pub(super) fn service_profile(meta: &Meta, spec: &Value) -> Vec<Saying> {
     let mut guard = Guard::default();
-    guard.refuse((!is_nothing(&spec["dstOverrides"])).then_some(Reason::Split));
+    guard.refuse_if(has(spec, ["dstOverrides"]), Reason::Split);
     let known = ["routes", "retryBudget", "dstOverrides", "opaquePorts"];
-    guard.refuse(has_others(spec, &known).then_some(Reason::UnknownRoute));
+    guard.refuse_if(has_others(spec, &known), Reason::UnknownRoute);
     vec![Saying::of(About::Host(meta.name.clone()), guard)]
 }
 

@@ -62,6 +62,28 @@ impl Guard {
             self.bypass = Some(self.bypass.filter(|other| other.code() <= reason.code()).unwrap_or(reason));
         }
     }
+
+    /// Refuses where this is so.
+    fn refuse_if(&mut self, is_so: bool, reason: Reason) {
+        self.refuse(is_so.then_some(reason));
+    }
+
+    /// Has requests told apart by each of these that a match has something to say of.
+    fn tell_apart<const N: usize>(&mut self, matched: &Value, inputs: [(&str, Input); N]) {
+        let said = inputs.into_iter().filter(|(name, _)| has(matched, [*name]));
+        self.inputs.extend(said.map(|(_, input)| input));
+    }
+
+    /// Those of several destinations that get any requests; refuses where that is more than one. With one destination its
+    /// weight means nothing.
+    fn destinations<'a>(&mut self, listed: &'a Value) -> Vec<&'a Value> {
+        let mut found: Vec<&Value> = items(listed).collect();
+        if found.len() > 1 {
+            found.retain(|to| to["weight"].as_i64() != Some(0));
+        }
+        self.refuse_if(found.len() > 1, Reason::Split);
+        found
+    }
 }
 
 /// What an object is about.
@@ -392,6 +414,17 @@ fn is_nothing(value: &Value) -> bool {
         Value::Object(fields) => fields.is_empty(),
         _ => false,
     }
+}
+
+/// Whether an object has something in any of these fields.
+fn has<const N: usize>(value: &Value, names: [&str; N]) -> bool {
+    names.iter().any(|name| !is_nothing(&value[*name]))
+}
+
+/// The Service that a reference names, beside who refers to it unless it says otherwise.
+fn referred(reference: &Value, meta: &Meta) -> ObjectKey {
+    let namespace = reference["namespace"].as_str().unwrap_or(&meta.namespace);
+    ObjectKey { namespace: namespace.to_owned(), name: text(&reference["name"]).to_owned() }
 }
 
 /// The items of a list; what is no list has none.

@@ -21,6 +21,7 @@ use crate::accept::netns::SocketMaker;
 use crate::admin::{AdminServer, AdminState, Counters, Position, Switches};
 use crate::clock;
 use crate::config::{Limits, PolicyConfig};
+use crate::kube::report::Reports;
 use crate::kube::watch::Health;
 use crate::policy::{Profile, Rules};
 use crate::redirect::acceleration::{self, Acceleration, AccelerationError};
@@ -66,6 +67,8 @@ pub struct Membership {
     pub node: String,
     /// How the watches of the cluster are doing.
     pub health: Health,
+    /// Where the cluster is told what becomes of pods.
+    pub reports: Reports,
     /// How long a pod may be given what is stored after the mesh let it through (MESH.md S3).
     pub authorization_lease: Duration,
     /// How long nothing is stored of a service after a change (MESH.md S6).
@@ -173,7 +176,6 @@ impl Daemon {
             bypass: Bypass::new(Some(kernel.clone()), &limits),
             hot: hot.clone(),
             counters,
-            stale_after: policy.stale_after.map(|after| after.0),
             is_strict,
         };
         if let Some(hot) = &hot {
@@ -259,7 +261,8 @@ impl Daemon {
         self.shared.path.routes.end();
         let names: Vec<String> = lock(&self.shared.enrolled).keys().cloned().collect();
         for name in names {
-            self.unenrol(&name);
+            // Another process may have told of the pods already.
+            self.end(&name);
         }
         self.shared.path.store.clear();
         if let Some(admin) = self.admin.take() {

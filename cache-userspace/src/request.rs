@@ -34,7 +34,7 @@ use crate::config::Limits;
 use crate::forward::upload::Upload;
 use crate::forward::{
     Answer, Destination, Exchange, Flights, ForwardError, Lateness, Pool, PoolKey, Purpose, RequestBody,
-    StaleAfter, Turns, Uncacheable, Upstream,
+    Turns, Uncacheable, Upstream,
 };
 use crate::http1::{Fields, Framing, Names, RequestHead, ResponseHead, Version, encode};
 use crate::identify::Workload;
@@ -73,8 +73,6 @@ pub struct Path {
     pub turns: Arc<Turns>,
     /// How long answers usually take.
     pub lateness: Lateness,
-    /// When a stored response is given instead of a late answer, where policy allows it; never by default.
-    pub stale_after: Option<StaleAfter>,
     /// What goes on without a client.
     pub background: Background,
     /// Destinations to be left alone.
@@ -103,8 +101,6 @@ pub struct Parts {
     pub hot: Option<Arc<HotSet>>,
     /// Figures.
     pub counters: Arc<Counters>,
-    /// When a stored response is given instead of a late answer, where policy allows it.
-    pub stale_after: Option<StaleAfter>,
     /// Malformed requests get 400 instead of a relay.
     pub is_strict: bool,
 }
@@ -205,7 +201,7 @@ struct Past<'a> {
 impl Path {
     /// The path with nothing on it yet.
     pub fn new(parts: Parts, limits: Limits) -> Self {
-        let Parts { routes, store, sockets, bypass, hot, counters, stale_after, is_strict } = parts;
+        let Parts { routes, store, sockets, bypass, hot, counters, is_strict } = parts;
         Self {
             routes,
             store,
@@ -216,7 +212,6 @@ impl Path {
             uncacheable: Uncacheable::default(),
             turns: Arc::new(Turns::new(limits.origin_requests_max, limits.origin_turn_timeout)),
             lateness: Lateness::default(),
-            stale_after,
             background: Background::new(limits.background_max, counters.clone()),
             bypass,
             hot,
@@ -238,7 +233,7 @@ impl Path {
     ) -> Result<Response<'a>, ForwardError> {
         let route = self.route(request, connection);
         let (rules, service, claim) =
-            (route.rules, route.service.as_ref(), Claim::of(request, &route, &connection.workload));
+            (&route.rules, route.service.as_ref(), Claim::of(request, &route, &connection.workload));
         let past = Past { connection, service: route.service.as_deref(), claim };
         if let Some(reason) = route.bypass {
             self.counters.reasons.bypassed(reason);
@@ -325,7 +320,7 @@ impl Path {
     }
 
     /// What applies to a request.
-    fn route(&self, request: &RequestHead, connection: &Connection) -> Route<'_> {
+    fn route(&self, request: &RequestHead, connection: &Connection) -> Route {
         let Connection { workload, destination, .. } = connection;
         if workload.leases.is_none() {
             return self.routes.find();

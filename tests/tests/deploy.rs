@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use harness::cluster::{ApiServer, Cluster, SHOP, manifest};
 use harness::process::call;
 use harness::{locate, wait};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Renders the chart with these settings; nothing where there is no Helm.
 fn rendered(settings: &[&str]) -> Result<Option<String>> {
@@ -15,8 +15,10 @@ fn rendered(settings: &[&str]) -> Result<Option<String>> {
         return Ok(None);
     };
     let chart = locate::deployed("helm/sidestep");
-    let mut words: Vec<&OsStr> =
-        ["template", "sidestep", "--namespace", "sidestep"].iter().map(OsStr::new).collect();
+    let mut words: Vec<&OsStr> = ["template", "sidestep", "--namespace", "sidestep", "--include-crds"]
+        .iter()
+        .map(OsStr::new)
+        .collect();
     words.push(chart.as_os_str());
     for setting in settings {
         words.extend([OsStr::new("--set"), OsStr::new(setting)]);
@@ -44,13 +46,15 @@ fn each_setting_of_the_chart_has_its_effect() -> Result<()> {
         ("config.storeBytes=1GiB", "storeBytes: 1GiB"),
         ("resources.limits.memory=2Gi", "memory: 2Gi"),
         ("affinity.nodeAffinity.a=b", "nodeAffinity:"),
+        ("config.kubernetes.annotatePods=true", "resources: [pods/status]\n    verbs: [patch]"),
     ] {
         let Some(text) = rendered(&[setting])? else { return Ok(()) };
         ensure!(text.contains(expected), "{setting}: no {expected} in\n{text}");
         ensure!(!text.contains("kind: Namespace\n"), "a namespace that nobody asked for");
     }
     let Some(text) = rendered(&["networkPolicy.enabled=false"])? else { return Ok(()) };
-    ensure!(!text.contains("NetworkPolicy"), "a policy that nobody asked for");
+    ensure!(!text.contains("kind: NetworkPolicy"), "a policy that nobody asked for");
+    ensure!(!text.contains("pods/status"), "a right that nobody asked for");
     Ok(())
 }
 
@@ -68,6 +72,7 @@ fn a_real_api_server_takes_all_of_it() -> Result<()> {
     let items = all["items"].as_array().context("no list")?;
     let kinds: Vec<&str> = items.iter().filter_map(|item| item["kind"].as_str()).collect();
     for kind in [
+        "CustomResourceDefinition",
         "Namespace",
         "ServiceAccount",
         "ClusterRole",
@@ -80,7 +85,9 @@ fn a_real_api_server_takes_all_of_it() -> Result<()> {
     }
     let role = items.iter().find(|item| item["kind"] == "ClusterRole").context("no role")?;
     for rule in role["rules"].as_array().context("no rules")? {
-        ensure!(rule["verbs"] == serde_json::json!(["list", "watch"]), "more than reading: {rule}");
+        let may =
+            if rule["resources"] == json!(["events"]) { json!(["create"]) } else { json!(["list", "watch"]) };
+        ensure!(rule["verbs"] == may, "more than reading and Events: {rule}");
     }
     let set = items.iter().find(|item| item["kind"] == "DaemonSet").context("no DaemonSet")?;
     let container = &set["spec"]["template"]["spec"]["containers"][0];

@@ -199,3 +199,74 @@ fn a_proxy_that_nobody_named_is_noticed_before_a_request_goes_round() -> Result<
     pod.end(&cluster.api)?;
     cluster.becomes(&name, None).map(drop)
 }
+
+/// The Events about a pod: type, reason and note of each.
+fn events(cluster: &Cluster, pod: &str) -> Result<Vec<[String; 3]>> {
+    let all = cluster.api.send("GET", "/apis/events.k8s.io/v1/namespaces/shop/events", None)?;
+    let items = all["items"].as_array().context("no items")?;
+    let of_pod = items.iter().filter(|event| event["regarding"]["name"] == pod);
+    let text = |event: &Value, field: &str| event[field].as_str().unwrap_or_default().to_owned();
+    Ok(of_pod.map(|event| ["type", "reason", "note"].map(|field| text(event, field))).collect())
+}
+
+#[test]
+#[ignore = "needs root, cgroup2 and bpf"]
+fn a_pod_that_cannot_be_served_has_an_event_that_says_why() -> Result<()> {
+    let Some(cluster) = Cluster::enabled(&[])? else { return Ok(()) };
+    let spec = PodSpec { host_network: true, ..PodSpec::new("shop", "on-the-node") };
+    let pod = cluster.kubelet.run(&cluster.api, &spec)?;
+    let fine = cluster.run("fine")?;
+    cluster.becomes(&pod.name(), Some("failed"))?;
+    cluster.becomes(&fine.name(), Some("enrolled"))?;
+
+    let told = wait::poll(wait::PATIENCE, "an Event", || {
+        events(&cluster, "on-the-node").ok().filter(|events| !events.is_empty())
+    })?;
+
+    let [kind, reason, note] = told.first().context("no Event")?;
+    ensure!(told.len() == 1 && kind == "Warning" && reason == "CacheNotServed", "{told:?}");
+    ensure!(note.contains("hostNetwork"), "{note}");
+    ensure!(events(&cluster, "fine")?.is_empty(), "an Event about a pod with which nothing is wrong");
+    let status = cluster.status()?;
+    let figure = |name: &str| status["counters"][name].as_u64();
+    ensure!(figure("enrolment_failures") == Some(1) && figure("workloads_served") == Some(1), "{status}");
+    Ok(())
+}
+
+/// The right that the chart gives where pods are to be annotated.
+const ANNOTATING: &str = r#"
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: { name: annotating }
+rules: [{ apiGroups: [""], resources: [pods/status], verbs: [patch] }]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: { name: annotating }
+roleRef: { apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: annotating }
+subjects: [{ kind: ServiceAccount, name: sidestep, namespace: sidestep }]
+"#;
+
+#[test]
+#[ignore = "needs root, cgroup2 and bpf"]
+fn a_pod_says_itself_what_has_become_of_it_where_that_is_wished_for() -> Result<()> {
+    let Some(cluster) = Cluster::told(&["annotatePods: true"])? else { return Ok(()) };
+    cluster.api.apply(ANNOTATING, &[])?;
+    let pod = cluster.run("a")?;
+    let says = |expected: Value| {
+        wait::wait_until(PROMISED, &format!("{expected}"), || {
+            let pod = cluster.api.send("GET", &format!("{SHOP}/pods/a"), None);
+            pod.is_ok_and(|pod| pod["metadata"]["annotations"]["sidestep.dev/status"] == expected)
+        })
+    };
+
+    cluster.label(SHOP, "enabled")?;
+    cluster.becomes(&pod.name(), Some("enrolled"))?;
+    says(json!("served"))?;
+    cluster.label(SHOP, "sometimes")?;
+    says(json!(
+        "not served: the label sidestep.dev/cache has a value that is none of enabled, observe, none"
+    ))?;
+    cluster.label(SHOP, "")?;
+    says(Value::Null)
+}

@@ -128,6 +128,12 @@ counters! {
         connections_over_limit: Counter,
         /// Connections that ended with an answer so that the client's next one may be answered by the kernel.
         connections_renewed: Counter,
+        /// Workloads that are served now.
+        workloads_served: Gauge,
+        /// Workloads that could not be served, or no longer, counted for each new reason.
+        enrolment_failures: Counter,
+        /// Reports to the cluster about pods that were left out because too many were waiting.
+        reports_dropped: Counter,
         /// Authorization leases of pods that a refusal ended.
         leases_revoked: Counter,
         /// Requests answered fresh from the store, those answered by the kernel included.

@@ -181,6 +181,16 @@ pub struct RulesInForce {
     pub negative_seconds: Vec<(u16, u64)>,
 }
 
+/// The CachePolicy that holds for a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyInForce {
+    /// Its namespace and name.
+    pub name: String,
+    /// What decides with it.
+    pub rules: RulesInForce,
+}
+
 /// One primary key and what is known of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -194,6 +204,9 @@ pub struct Key {
     /// How the service stands, of whose responses it is: another number after each change (MESH.md S6).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<u64>,
+    /// What holds for the service by a CachePolicy, instead of the general rules.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicyInForce>,
     /// The enrolled workloads that share the partition.
     pub workloads: Vec<String>,
     /// The destination's identity.

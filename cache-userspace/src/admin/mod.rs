@@ -140,6 +140,26 @@ pub struct ClusterStatus {
     pub watches: Vec<WatchStatus>,
     /// Addresses and ports that are known to be HTTP services.
     pub destinations: u64,
+    /// What has become of each CachePolicy.
+    #[serde(default)]
+    pub policies: Vec<PolicyStatus>,
+}
+
+/// A CachePolicy as the status shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyStatus {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// What has become of each of its targets, a sentence each.
+    pub targets: Vec<String>,
+    /// Whether it holds for all of them.
+    pub holds: bool,
+    /// Why it cannot be read: nothing of its namespace's services is given from the cache then.
+    #[serde(default)]
+    pub trouble: Option<String>,
 }
 
 /// What `GET /v1/status` answers.

@@ -18,7 +18,8 @@ use crate::clock;
 use crate::identify::Workload;
 use crate::identify::lease::Leases;
 use crate::identify::sidecar::Unproven;
-use crate::kube::index::Snapshot;
+use crate::kube::index::{PodRef, Snapshot};
+use crate::kube::report::Report;
 use crate::redirect::cgroup::Cgroup;
 use crate::redirect::kernel::{Attachment, Kernel, words};
 
@@ -53,6 +54,8 @@ pub enum Intercepted {
     },
     /// Those to HTTP services of the cluster, from a network namespace that has one of these addresses.
     Services {
+        /// The pod.
+        pod: PodRef,
         /// The pod's addresses.
         own: Vec<IpAddr>,
     },
@@ -63,6 +66,14 @@ impl Intercepted {
         match self {
             Self::Ports { ports, .. } => ports,
             Self::Services { .. } => &[],
+        }
+    }
+
+    /// The pod whose connections they are, in a cluster.
+    pub fn pod(&self) -> Option<&PodRef> {
+        match self {
+            Self::Ports { .. } => None,
+            Self::Services { pod, .. } => Some(pod),
         }
     }
 
@@ -101,14 +112,13 @@ impl Daemon {
     /// # Errors
     /// `AppError`; the workload then goes direct, as before.
     pub fn enrol(&self, enrolment: Enrolment) -> Result<(), AppError> {
-        let name = enrolment.name.clone();
+        let (name, pod) = (enrolment.name.clone(), enrolment.intercepted.pod().cloned());
         let _one = lock(&self.shared.changing);
-        let result = self.try_enrol(enrolment);
-        match &result {
-            Ok(()) => lock(&self.shared.failures).remove(&name),
-            Err(_) => None,
-        };
-        result
+        self.try_enrol(enrolment)?;
+        let before = lock(&self.shared.failures).remove(&name);
+        let after_failure = before.is_some_and(|before| !before.is_pending);
+        self.shared.report(pod.as_ref(), Report::Served { after_failure });
+        Ok(())
     }
 
     fn try_enrol(&self, enrolment: Enrolment) -> Result<(), AppError> {
@@ -119,7 +129,7 @@ impl Daemon {
             return Err(AppError::OwnCgroup(name));
         }
         let listeners = netns.listen().map_err(AppError::Listen)?;
-        if let Intercepted::Services { own } = &intercepted
+        if let Intercepted::Services { own, .. } = &intercepted
             && !own.iter().any(|ip| listeners.addresses.contains(ip))
         {
             return Err(AppError::OtherNetns);
@@ -187,6 +197,7 @@ impl Daemon {
         let accepting = listeners.into_iter().map(accept).collect();
         let mut enrolled =
             Enrolled { workload, cgroup, members, intercepted, attachment: None, accepting, gate, taken };
+        shared.path.counters.workloads_served.incr();
         let attached = shared
             .kernel
             .insert_workload(kernel_workload, &member_ids, enrolled.intercepted.ports())
@@ -205,14 +216,13 @@ impl Daemon {
 
     /// Remembers why a workload is not enrolled, for listings; says whether that is news.
     pub fn failed(&self, name: &str, failure: view::Failure) -> bool {
-        let reason = failure.reason.clone();
-        let before = lock(&self.shared.failures).insert(name.to_owned(), failure);
-        before.is_none_or(|before| before.reason != reason)
+        self.shared.failed(name, failure)
     }
 
     /// Forgets why a workload that nobody wants any more was not enrolled.
     pub fn forget_failure(&self, name: &str) {
-        lock(&self.shared.failures).remove(name);
+        let gone = lock(&self.shared.failures).remove(name);
+        self.shared.report(gone.as_ref().and_then(|gone| gone.pod.as_ref()), Report::Unwanted);
     }
 
     /// Makes these the services of the cluster: what is stored of others, or of what they were before, no longer counts, and
@@ -249,6 +259,14 @@ impl Daemon {
 
     /// Lets a workload's new connections go direct; those that are open end with their next answer.
     pub fn unenrol(&self, name: &str) {
+        let gone = self.end(name);
+        // Also what was left alone after it had been enrolled.
+        self.forget_failure(name);
+        self.shared.report(gone.as_ref(), Report::Unwanted);
+    }
+
+    /// The same, of which the cluster is told nothing; returns the pod that it was.
+    pub(super) fn end(&self, name: &str) -> Option<PodRef> {
         let _one = lock(&self.shared.changing);
         let gone = {
             let mut all = lock(&self.shared.enrolled);
@@ -258,12 +276,11 @@ impl Daemon {
             }
             all.remove(name)
         };
-        // Also what was left alone after it had been enrolled.
-        self.forget_failure(name);
-        if let Some(enrolled) = gone {
-            tracing::info!(workload = name, "no longer enrolled");
-            self.shared.end(enrolled);
-        }
+        let gone = gone?;
+        tracing::info!(workload = name, "no longer enrolled");
+        let pod = gone.intercepted.pod().cloned();
+        self.shared.end(gone);
+        pod
     }
 }
 
@@ -281,18 +298,40 @@ impl Shared {
                       (kubernetes.proxyContainers): it goes direct";
         tracing::warn!(workload = name, reason, "left alone");
         let failure = view::Failure {
+            pod: enrolled.intercepted.pod().cloned(),
             namespace: enrolled.workload.namespace.clone(),
             service_account: enrolled.workload.service_account.clone(),
             cgroup: enrolled.cgroup.path().to_owned(),
             is_pending: false,
             reason: reason.to_owned(),
         };
-        lock(&self.failures).insert(name.to_owned(), failure);
+        self.failed(name, failure);
         self.end(enrolled);
+    }
+
+    /// Remembers why a workload is not enrolled; says whether that is news, which the cluster is told of then.
+    fn failed(&self, name: &str, failure: view::Failure) -> bool {
+        let view::Failure { pod, reason, is_pending, .. } = failure.clone();
+        let before = lock(&self.failures).insert(name.to_owned(), failure);
+        let is_news = before.is_none_or(|before| before.reason != reason);
+        if is_news && !is_pending {
+            self.path.counters.enrolment_failures.incr();
+            self.report(pod.as_ref(), Report::NotServed(reason));
+        }
+        is_news
+    }
+
+    /// Tells the cluster what has become of a pod.
+    fn report(&self, pod: Option<&PodRef>, report: Report) {
+        let cluster = lock(&self.cluster);
+        if let (Some(pod), Some(membership)) = (pod, &*cluster) {
+            membership.reports.tell(pod, report, &self.path.counters);
+        }
     }
 
     /// Detaches first: a connection is redirected until then, and must find a listener.
     pub(super) fn end(&self, mut enrolled: Enrolled) {
+        self.path.counters.workloads_served.decr();
         let mut attachment = enrolled.attachment.take();
         if let Some(attachment) = &mut attachment {
             attachment.end_redirection();

@@ -9,15 +9,18 @@ use cache_common::hot::CHUNK_BYTES;
 use super::{Membership, Shared, lock};
 use crate::admin::explain::{BadQuestion, Explanation, Question};
 use crate::admin::{
-    AccelerationStatus, ClusterStatus, Counters, DaemonView, EnrolmentState, Position, StoreStatus,
-    WatchStatus, WorkloadStatus,
+    AccelerationStatus, ClusterStatus, Counters, DaemonView, EnrolmentState, PolicyStatus, Position,
+    StoreStatus, WatchStatus, WorkloadStatus,
 };
+use crate::kube::index::{PodRef, PolicyState, TargetState};
 use crate::redirect::acceleration::Acceleration;
 use crate::request::explain::Asker;
 
 /// Why a wanted workload is not enrolled.
 #[derive(Clone, Debug)]
 pub struct Failure {
+    /// The pod that it is, in a cluster.
+    pub pod: Option<PodRef>,
     /// Kubernetes namespace.
     pub namespace: String,
     /// Kubernetes service account.
@@ -28,6 +31,17 @@ pub struct Failure {
     pub is_pending: bool,
     /// One sentence.
     pub reason: String,
+}
+
+fn policy_status(state: &PolicyState) -> PolicyStatus {
+    let PolicyState { policy, targets, trouble } = state;
+    PolicyStatus {
+        namespace: policy.namespace.clone(),
+        name: policy.name.clone(),
+        targets: targets.iter().map(|(target, state)| format!("{target}: {state}")).collect(),
+        holds: trouble.is_none() && targets.iter().all(|(_, state)| *state == TargetState::Holds),
+        trouble: trouble.clone(),
+    }
 }
 
 pub(super) struct View(pub(super) Arc<Shared>);
@@ -95,6 +109,7 @@ impl DaemonView for View {
             node: node.clone(),
             watches: watches.collect(),
             destinations: lock(&self.0.destinations).len() as u64,
+            policies: self.0.path.routes.services().policies.iter().map(policy_status).collect(),
         })
     }
 

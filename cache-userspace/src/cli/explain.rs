@@ -131,6 +131,9 @@ fn describe(key: &Key, lines: &mut Lines) {
         "",
         format_args!("destination {}, authority {}, target {}", key.destination, key.authority, key.target),
     );
+    if let Some(policy) = &key.policy {
+        lines.line("policy", format_args!("{}: {}", policy.name, rules(&policy.rules)));
+    }
     let verdict = &key.verdict;
     let variant = verdict.variant.map(|number| format!(" (variant {number})")).unwrap_or_default();
     lines.line("verdict", format_args!("{}{variant}", verdict.words));

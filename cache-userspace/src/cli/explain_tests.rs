@@ -32,6 +32,7 @@ fn explanation() -> Explanation {
             service_account: "web".to_owned(),
             netns_cookie: 7,
             epoch: None,
+            policy: None,
             workloads: vec!["a".to_owned(), "b".to_owned()],
             destination: "10.0.0.7:80".to_owned(),
             authority: "shop.test".to_owned(),

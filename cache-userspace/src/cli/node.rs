@@ -22,6 +22,7 @@ use crate::config::{Config, KubernetesConfig, Limits, WorkloadConfig};
 use crate::kube;
 use crate::kube::index::{Settings, Snapshot};
 use crate::kube::place::Places;
+use crate::kube::report::Reports;
 use crate::kube::watch::Health;
 use crate::redirect::acceleration::Wish;
 use crate::redirect::preflight::{Probe, Role, findings, first_obstacle};
@@ -229,11 +230,13 @@ impl Cluster {
         };
         let (publish, snapshots) = watch::channel(None);
         let (node, health) = (config.node()?, Health::default());
+        let reports = Reports::start(client.clone(), node.clone(), config.annotate_pods);
         tokio::spawn(kube::watch::run(client, node.clone(), settings, health.clone(), publish));
         Ok(Self {
             membership: Membership {
                 node,
                 health,
+                reports,
                 authorization_lease: config.authorization_lease.0,
                 storing_pause: config.storing_pause.0,
             },

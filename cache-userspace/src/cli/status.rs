@@ -92,7 +92,7 @@ fn text(status: &DaemonStatus) -> String {
 }
 
 fn write_cluster(text: &mut String, cluster: &ClusterStatus) {
-    let ClusterStatus { node, watches, destinations } = cluster;
+    let ClusterStatus { node, watches, destinations, policies } = cluster;
     let synced = watches.iter().filter(|watch| watch.is_synced).count();
     let _ = writeln!(
         text,
@@ -102,6 +102,15 @@ fn write_cluster(text: &mut String, cluster: &ClusterStatus) {
         let Some(trouble) = &watch.trouble else { continue };
         let stays = if watch.is_synced { "the last that was read stays" } else { "nothing was read yet" };
         let _ = writeln!(text, "  {}: {trouble}; {stays}", watch.kind);
+    }
+    for policy in policies {
+        let _ = write!(text, "  CachePolicy {}/{}: ", policy.namespace, policy.name);
+        let _ = match &policy.trouble {
+            Some(trouble) => {
+                writeln!(text, "cannot be read ({trouble}); its namespace's services are only forwarded to")
+            }
+            None => writeln!(text, "{}", policy.targets.join(", ")),
+        };
     }
 }
 
@@ -119,7 +128,7 @@ fn write_acceleration(text: &mut String, one: &AccelerationStatus) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::{Position, StoreStatus, WatchStatus, WorkloadStatus};
+    use crate::admin::{PolicyStatus, Position, StoreStatus, WatchStatus, WorkloadStatus};
     use crate::redirect::acceleration::Mode;
 
     #[test]
@@ -152,6 +161,22 @@ mod tests {
                     },
                 ],
                 destinations: 3,
+                policies: vec![
+                    PolicyStatus {
+                        namespace: "shop".to_owned(),
+                        name: "web".to_owned(),
+                        targets: vec!["Service web: holds".to_owned()],
+                        holds: true,
+                        trouble: None,
+                    },
+                    PolicyStatus {
+                        namespace: "shop".to_owned(),
+                        name: "odd".to_owned(),
+                        targets: Vec::new(),
+                        holds: false,
+                        trouble: Some("unknown field `x`".to_owned()),
+                    },
+                ],
             }),
             workloads: vec![WorkloadStatus {
                 name: "a".to_owned(),
@@ -181,7 +206,10 @@ mod tests {
         assert!(
             text.contains(
                 "cluster      node n1: 2 kinds of objects read, 3 addresses of HTTP services\n  \
-                 Service: connection refused; the last that was read stays\nworkloads    1\n"
+                 Service: connection refused; the last that was read stays\n  \
+                 CachePolicy shop/web: Service web: holds\n  \
+                 CachePolicy shop/odd: cannot be read (unknown field `x`); its namespace's services are only forwarded to\n\
+                 workloads    1\n"
             ),
             "{text}"
         );

@@ -38,6 +38,8 @@ pub struct KubernetesConfig {
     pub cluster_domain: String,
     /// Namespaces whose Istio policies are those of all.
     pub mesh_root_namespaces: BTreeSet<String>,
+    /// Whether pods get an annotation that says what has become of them; it needs a right of its own (`pods/status`).
+    pub annotate_pods: bool,
     /// How long a pod may be given what is stored of a service after one of its own requests to it was let through
     /// (MESH.md S3): at most an hour.
     #[serde(deserialize_with = "fields::lease")]
@@ -70,6 +72,7 @@ impl Default for KubernetesConfig {
             ]),
             cluster_domain: "cluster.local".to_owned(),
             mesh_root_namespaces: names(&["istio-system"]),
+            annotate_pods: false,
             authorization_lease: Span(Duration::from_secs(30)),
             storing_pause: Span(Duration::from_secs(10)),
         }

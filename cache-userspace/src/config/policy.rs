@@ -1,13 +1,14 @@
 //! What the operator allows beyond what responses say: the words of the policy language, for every destination alike.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, de};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::forward::StaleAfter;
-use crate::policy::Rules;
+use crate::policy::{Rules, StaleAfter};
 
 /// Rules that responses are silent about.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -36,13 +37,22 @@ pub struct After(pub StaleAfter);
 pub struct ErrorStatus(pub u16);
 
 impl PolicyConfig {
-    /// The rules with what is allowed here.
+    /// The rules with what is allowed here; they stay what they are where nothing is said.
     pub fn apply(&self, rules: Rules) -> Rules {
+        let late_after = self.stale_after.map(|after| after.0).or(rules.late_after);
+        let negative = match self.negative.is_empty() {
+            true => rules.negative,
+            false => self.negative.iter().map(|(status, span)| (status.0, span.0)).collect(),
+        };
         Rules {
-            stale_while_revalidate: self.stale_while_revalidate.map(|span| span.0),
-            stale_if_error: self.stale_if_error.map(|span| span.0),
-            stale_after: self.stale_after.is_some(),
-            negative: self.negative.iter().map(|(status, span)| (status.0, span.0)).collect(),
+            stale_while_revalidate: self
+                .stale_while_revalidate
+                .map(|span| span.0)
+                .or(rules.stale_while_revalidate),
+            stale_if_error: self.stale_if_error.map(|span| span.0).or(rules.stale_if_error),
+            stale_after: late_after.is_some(),
+            late_after,
+            negative,
             ..rules
         }
     }
@@ -79,6 +89,58 @@ impl<'de> Deserialize<'de> for Span {
         let text =
             Text { expected: "a time such as 30s, 5m or 300ms", read: |text| duration(text).map(Self) };
         input.deserialize_str(text)
+    }
+}
+
+impl Serialize for Span {
+    fn serialize<S: Serializer>(&self, output: S) -> Result<S::Ok, S::Error> {
+        output.collect_str(&humantime::format_duration(self.0))
+    }
+}
+
+/// What the schema says of a time; the daemon reads more than it lets through.
+const SPAN_PATTERN: &str = "^([0-9]+(ms|s|m|h|d) ?)+$";
+
+impl JsonSchema for Span {
+    fn schema_name() -> Cow<'static, str> {
+        "Span".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": SPAN_PATTERN })
+    }
+}
+
+impl Serialize for After {
+    fn serialize<S: Serializer>(&self, output: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            StaleAfter::Auto => output.serialize_str("auto"),
+            StaleAfter::Fixed(time) => Span(time).serialize(output),
+        }
+    }
+}
+
+impl JsonSchema for After {
+    fn schema_name() -> Cow<'static, str> {
+        "After".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": "^auto$|".to_owned() + SPAN_PATTERN })
+    }
+}
+
+impl Serialize for ErrorStatus {
+    fn serialize<S: Serializer>(&self, output: S) -> Result<S::Ok, S::Error> {
+        output.collect_str(&self.0)
     }
 }
 

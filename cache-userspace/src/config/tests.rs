@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::*;
-use crate::forward::StaleAfter;
 use crate::policy::Rules;
+use crate::policy::StaleAfter;
 
 const FULL: &str = "profile: rfc9111
 storeBytes: 1GiB

@@ -7,15 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::turns::Destination;
-
-/// When a stored response is given instead of an answer that does not come (`staleAfter`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StaleAfter {
-    /// So long after the request went forward.
-    Fixed(Duration),
-    /// The greatest of three times the median, one and a half times the 99th percentile, and 50 ms.
-    Auto,
-}
+use crate::policy::StaleAfter;
 
 /// Destinations whose times are known; further ones are never late by `Auto`.
 const DESTINATIONS_MAX: usize = 1024;

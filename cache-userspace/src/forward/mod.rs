@@ -11,7 +11,7 @@ pub mod upload;
 
 pub use exchange::{Answer, Exchange};
 pub use flight::{Flights, Follower, Lead, Part};
-pub use lateness::{Lateness, StaleAfter};
+pub use lateness::Lateness;
 pub use pool::{Pool, PoolKey, Purpose, Upstream};
 pub use turns::{Destination, Turn, Turns};
 pub use uncacheable::{Refusal, Uncacheable};

@@ -9,6 +9,8 @@ use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use super::cache_policy::CachePolicySpec;
+
 /// A kind of object that is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
@@ -24,6 +26,8 @@ pub enum Kind {
     Revision,
     /// What kinds of objects there are beside those that every cluster has.
     Definition,
+    /// Our own: what the teams say about caching.
+    CachePolicy,
     /// Objects by which a mesh decides about requests.
     Policy(PolicyKind),
 }
@@ -97,8 +101,8 @@ policy_kinds! {
 impl Kind {
     /// Every kind.
     pub fn all() -> impl Iterator<Item = Self> {
-        use Kind::{Definition, EndpointSlice, Namespace, Pod, Revision, Service};
-        let common = [Namespace, Service, EndpointSlice, Pod, Revision, Definition];
+        use Kind::{CachePolicy, Definition, EndpointSlice, Namespace, Pod, Revision, Service};
+        let common = [Namespace, Service, EndpointSlice, Pod, Revision, Definition, CachePolicy];
         common.into_iter().chain(PolicyKind::ALL.iter().copied().map(Self::Policy))
     }
 
@@ -117,8 +121,8 @@ impl Kind {
 
     /// The name of its definition, where it is a kind that only some clusters have.
     pub fn definition(self) -> Option<String> {
-        let Self::Policy(kind) = self else { return None };
-        let (group, _, plural) = kind.names();
+        let (Self::Policy(_) | Self::CachePolicy) = self else { return None };
+        let (group, _, plural) = self.names();
         Some(format!("{plural}.{group}"))
     }
 
@@ -132,6 +136,7 @@ impl Kind {
             Self::Definition => {
                 ("apiextensions.k8s.io", "CustomResourceDefinition", "customresourcedefinitions")
             }
+            Self::CachePolicy => ("sidestep.dev", "CachePolicy", "cachepolicies"),
             Self::Policy(kind) => kind.names(),
         }
     }
@@ -141,6 +146,7 @@ impl Kind {
         match self {
             // v1 came with 1.21; what is read of it was the same before.
             Self::EndpointSlice => &["v1", "v1beta1"],
+            Self::CachePolicy => &["v1alpha1"],
             Self::Policy(kind) => kind.versions(),
             _ => &["v1"],
         }
@@ -165,6 +171,8 @@ pub struct Meta {
     /// Annotations.
     #[serde(deserialize_with = "or_default")]
     pub annotations: BTreeMap<String, String>,
+    /// When it was made (RFC 3339).
+    pub creation_timestamp: Option<String>,
     /// Set where it is about to go.
     pub deletion_timestamp: Option<String>,
 }
@@ -200,6 +208,8 @@ pub enum Object {
     Revision(Meta),
     /// A kind of object that there is.
     Definition(Meta),
+    /// What a team says about caching, or why that cannot be read.
+    CachePolicy(Meta, Box<Result<CachePolicySpec, String>>),
     /// By what a mesh decides: all of it but its metadata.
     Policy(PolicyKind, Meta, Value),
 }
@@ -224,6 +234,8 @@ impl Object {
             Kind::Definition => {
                 Self::Definition(Meta { annotations: BTreeMap::new(), labels: BTreeMap::new(), ..meta })
             }
+            // What cannot be read must be known to be there.
+            Kind::CachePolicy => Self::CachePolicy(meta, Box::new(cache_policy(rest))),
             // What it says is read by `index`.
             Kind::Policy(kind) => Self::Policy(kind, meta, rest),
         })
@@ -246,6 +258,7 @@ impl Object {
         | Self::EndpointSlice(meta, _)
         | Self::Revision(meta)
         | Self::Definition(meta)
+        | Self::CachePolicy(meta, _)
         | Self::Policy(_, meta, _)) = self;
         meta
     }
@@ -259,9 +272,15 @@ impl Object {
             Self::EndpointSlice(..) => Kind::EndpointSlice,
             Self::Revision(_) => Kind::Revision,
             Self::Definition(_) => Kind::Definition,
+            Self::CachePolicy(..) => Kind::CachePolicy,
             Self::Policy(kind, ..) => Kind::Policy(*kind),
         }
     }
+}
+
+fn cache_policy(mut rest: Value) -> Result<CachePolicySpec, String> {
+    let spec = rest.get_mut("spec").map(Value::take).unwrap_or_default();
+    serde_json::from_value(spec).map_err(|error| error.to_string())
 }
 
 fn read<T: DeserializeOwned + Default>(value: Value) -> Result<T, serde_json::Error> {

@@ -412,6 +412,7 @@ fn meta(object: &DynamicObject) -> Meta {
         generation: object.metadata.generation.unwrap_or_default(),
         labels: object.labels().clone(),
         annotations: object.annotations().clone(),
+        creation_timestamp: object.metadata.creation_timestamp.as_ref().map(|time| time.0.to_string()),
         deletion_timestamp: object.metadata.deletion_timestamp.as_ref().map(|time| time.0.to_string()),
     }
 }

@@ -64,7 +64,18 @@ pub use validate::validation_fields;
 use crate::http1::Fields;
 
 /// How far the cache goes where the RFC lets it choose.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    serde::Deserialize,
+    serde::Serialize,
+    schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Profile {
     /// Stricter than the RFC wherever applications are known to be careless: the default.
@@ -95,6 +106,15 @@ impl fmt::Display for Profile {
     }
 }
 
+/// When a stored response is given instead of an answer that does not come (`staleAfter`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StaleAfter {
+    /// So long after the request went forward.
+    Fixed(Duration),
+    /// The greatest of three times the median, one and a half times the 99th percentile, and 50 ms.
+    Auto,
+}
+
 /// Says that a word names no profile.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a profile; known are `safe` and `rfc9111`")]
@@ -114,8 +134,10 @@ pub struct Rules {
     pub stale_while_revalidate: Option<Duration>,
     /// How long after its lifetime a response that says nothing of it may be given instead of an error (RFC 5861 §4).
     pub stale_if_error: Option<Duration>,
-    /// Whether a stale response may be given when the origin server is late. How late is the caller's business.
+    /// Whether a stale response may be given when the origin server is late.
     pub stale_after: bool,
+    /// When it is late; never where nothing is said. Judging that is the caller's business.
+    pub late_after: Option<StaleAfter>,
     /// The lifetime of errors (4xx, 5xx) that say nothing about freshness, by status code.
     pub negative: Box<[(u16, Duration)]>,
     /// Whether CDN-Cache-Control (RFC 9213) may also permit in `safe`: only where the destination is a Service of this
@@ -132,6 +154,7 @@ impl Default for Rules {
             stale_while_revalidate: None,
             stale_if_error: None,
             stale_after: false,
+            late_after: None,
             negative: Box::default(),
             trusts_cdn_cache_control: false,
         }

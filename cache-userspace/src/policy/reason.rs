@@ -146,7 +146,9 @@ reasons! {
     UnknownRoute "unknown-route"
         "A route or policy of the mesh has parts that are not understood."
     Unreadable "unreadable-policy"
-        "Routes or policies of the mesh cannot be read."
+        "Routes or policies cannot be read."
+    PolicyOff "policy-off"
+        "A CachePolicy says that answers of this service are not given from the cache."
     Quota "quota"
         "The owner has its share of the store."
 }

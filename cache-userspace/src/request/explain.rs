@@ -17,12 +17,14 @@ use super::ask::{LookUp, candidate};
 use super::lease::Claim;
 use super::{Connection, Path, authority, is_query, view};
 use crate::admin::Position;
-use crate::admin::explain::{Asked, BadQuestion, Explanation, Key, LastRefusal, Question, RulesInForce, Why};
+use crate::admin::explain::{
+    Asked, BadQuestion, Explanation, Key, LastRefusal, PolicyInForce, Question, RulesInForce, Why,
+};
 use crate::clock;
 use crate::http1::{Fields, Framing, RequestHead, Version};
 use crate::identify::Workload;
 use crate::policy::{self, Eligibility, KeyParts, Now, Reason, Rules, Stored};
-use crate::route::Route;
+use crate::route::{Route, Service};
 
 /// Keys that one explanation lists.
 const KEYS_MAX: usize = 64;
@@ -75,7 +77,7 @@ impl Path {
     pub fn explain(&self, question: &Question, askers: &[Asker]) -> Result<Explanation, BadQuestion> {
         let asked = question.read()?;
         let request = head(question, &asked);
-        let rules = self.routes.find().rules;
+        let rules = &self.routes.find().rules;
         let refusal = match policy::eligible(&view(&request), rules) {
             Eligibility::Lookup => None,
             Eligibility::Bypass(reason) => Some(reason),
@@ -235,7 +237,7 @@ impl Path {
             (Some((at, _)), None) => self.routes.find_service(at, &namespace),
             (None, _) => self.routes.find(),
         };
-        let rules = route.rules;
+        let rules = &route.rules;
         let unlooked = route.bypass.or(refusal).map(verdict::bypassed);
         let search_key = if is_query(request) { None } else { self.searches.key(key, &request.target) };
         let others = search_key.as_ref().and_then(|key| self.store.variants(key));
@@ -279,6 +281,7 @@ impl Path {
             service_account,
             netns_cookie,
             epoch,
+            policy: route.service.as_deref().and_then(|service| policy_in_force(service, rules)),
             workloads: same.iter().map(|asker| asker.workload.name.clone()).collect(),
             destination: shown(parts.destination),
             authority: shown(parts.authority),
@@ -297,7 +300,7 @@ impl Path {
     }
 
     /// Which of these pods have to be let through by the mesh before they are given what is stored.
-    fn unleased(&self, request: &RequestHead, route: &Route<'_>, askers: &[&Asker]) -> Option<String> {
+    fn unleased(&self, request: &RequestHead, route: &Route, askers: &[&Asker]) -> Option<String> {
         route.service.as_deref()?;
         let now = clock::boot();
         let mut names = askers.iter().filter_map(|asker| {
@@ -371,6 +374,11 @@ fn head(question: &Question, asked: &Asked) -> RequestHead {
 
 fn why(reason: Reason) -> Why {
     Why { reason: reason.as_str().to_owned(), words: reason.in_words().to_owned() }
+}
+
+fn policy_in_force(service: &Service, rules: &Rules) -> Option<PolicyInForce> {
+    let policy = service.policy()?;
+    Some(PolicyInForce { name: format!("{}/{}", service.namespace(), policy.name), rules: in_force(rules) })
 }
 
 fn in_force(rules: &Rules) -> RulesInForce {

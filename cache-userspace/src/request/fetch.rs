@@ -166,11 +166,11 @@ impl Path {
 
     /// How long the origin may take before policy prefers what is stored.
     fn deadline(&self, ask: &Ask) -> Option<Duration> {
-        let stale_after = self.stale_after.filter(|_| ask.may_be_given())?;
+        let late_after = ask.rules.late_after.filter(|_| ask.may_be_given())?;
         let stored = &ask.selected()?.stored;
         let verdict = policy::stale(&view(&ask.request), stored, &ask.rules, clock::now(), Cause::Late);
         let StaleVerdict::Reuse { .. } = verdict else { return None };
-        self.lateness.deadline(ask.connection.destination_in_netns(), stale_after)
+        self.lateness.deadline(ask.connection.destination_in_netns(), late_after)
     }
 
     /// Waits for an answer; gives what is stored once that is under way for longer than `deadline`.

@@ -26,7 +26,7 @@ enum Word {
 
 impl Claim {
     /// Where there is no cluster nothing has to be leased.
-    pub(super) fn of(request: &RequestHead, route: &Route<'_>, workload: &Workload) -> Self {
+    pub(super) fn of(request: &RequestHead, route: &Route, workload: &Workload) -> Self {
         let Some(service) = &route.service else { return Self(None) };
         // The mesh goes by the name, whatever the address; it is only a claim of the client.
         let (identity, name) = (&service.identity[..], authority(request).to_ascii_lowercase());

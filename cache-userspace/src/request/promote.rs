@@ -43,7 +43,7 @@ impl Path {
             return false;
         };
         let route = self.route(request, connection);
-        let (rules, claim) = (route.rules, Claim::of(request, &route, &connection.workload));
+        let (rules, claim) = (&route.rules, Claim::of(request, &route, &connection.workload));
         if route.bypass.is_some() {
             return false;
         }

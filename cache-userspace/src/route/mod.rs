@@ -14,7 +14,7 @@ use std::time::Duration;
 pub use service::Service;
 
 use crate::admin::{Position, Switch};
-use crate::kube::index::{Clients, Destination, Snapshot};
+use crate::kube::index::{Clients, Destination, PolicyState, Snapshot};
 use crate::policy::{Reason, Rules};
 
 /// How long a response of a service stays usable, whatever its freshness lifetime: whose it is stays known.
@@ -22,9 +22,9 @@ const SERVICE_RESIDENT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Where a request goes.
 #[derive(Clone, Debug)]
-pub struct Route<'a> {
+pub struct Route {
     /// By which rules its answer may come from the store.
-    pub rules: &'a Arc<Rules>,
+    pub rules: Arc<Rules>,
     /// The service that its destination is, for pods of a cluster.
     pub service: Option<Arc<Service>>,
     /// Set where it is only forwarded.
@@ -33,7 +33,7 @@ pub struct Route<'a> {
     pub leases_by_path: bool,
 }
 
-impl Route<'_> {
+impl Route {
     /// Whether a mesh may send requests for the same target elsewhere, by something else in them.
     pub fn has_inputs(&self) -> bool {
         self.service.as_ref().is_some_and(|service| !service.guard().inputs.is_empty())
@@ -54,6 +54,8 @@ pub struct Routes {
 pub struct Services {
     /// By their addresses.
     pub by_address: HashMap<SocketAddr, Arc<Service>>,
+    /// What has become of each policy.
+    pub policies: Vec<PolicyState>,
     clients: Clients,
 }
 
@@ -89,18 +91,19 @@ impl Routes {
     }
 
     /// The route of the next request to an address that means the same whoever asks.
-    pub fn find(&self) -> Route<'_> {
+    pub fn find(&self) -> Route {
         let bypass = (!self.is_on()).then_some(Reason::Off);
-        Route { rules: &self.rules, service: None, bypass, leases_by_path: false }
+        Route { rules: self.rules.clone(), service: None, bypass, leases_by_path: false }
     }
 
     /// The route of the next request of a pod of this namespace to the address of a service.
-    pub fn find_service(&self, at: &SocketAddr, namespace: &str) -> Route<'_> {
+    pub fn find_service(&self, at: &SocketAddr, namespace: &str) -> Route {
         let services = self.services();
         let service = services.by_address.get(at).cloned();
-        let mut route =
-            Route { rules: &self.service_rules, service: None, bypass: None, leases_by_path: false };
+        let rules = service.as_ref().map_or(&self.service_rules, |service| &service.rules).clone();
+        let mut route = Route { rules, service: None, bypass: None, leases_by_path: false };
         if let Some(service) = &service {
+            route.bypass = service.policy().and_then(|policy| policy.bypass);
             for guard in std::iter::once(service.guard()).chain(services.clients.of(namespace)) {
                 route.bypass = route.bypass.or(guard.bypass);
                 route.leases_by_path |= guard.leases_by_path;
@@ -137,16 +140,18 @@ impl Routes {
         let before = self.services();
         // An address of a service that has several is not new for having been changed at the others.
         let of = |(at, destination): (&SocketAddr, &Arc<Destination>)| {
-            let same = before.by_address.get(at).filter(|service| service.is_same(destination));
-            let service = same.cloned().unwrap_or_else(|| Arc::new(Service::new(destination, now, pause)));
-            (*at, service)
+            let was = before.by_address.get(at);
+            let same = was.filter(|service| service.is_same(destination)).cloned();
+            let other = || Service::new(destination, was.map(|was| &**was), &self.service_rules, now, pause);
+            (*at, same.unwrap_or_else(|| Arc::new(other())))
         };
         let services: HashMap<_, _> = snapshot.destinations.iter().map(of).collect();
         let is_outdated = |(at, service): &(&SocketAddr, &Arc<Service>)| {
             services.get(*at).is_none_or(|now| !Arc::ptr_eq(now, service))
         };
         let outdated = before.by_address.iter().filter(is_outdated).map(|(at, _)| *at).collect();
-        let services = Services { by_address: services, clients: snapshot.clients.clone() };
+        let (clients, policies) = (snapshot.clients.clone(), snapshot.policies.clone());
+        let services = Services { by_address: services, policies, clients };
         *self.services.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(services);
         outdated
     }
@@ -158,8 +163,10 @@ mod tests {
 
     use super::*;
     use crate::admin::Switches;
-    use crate::kube::index::Guard;
+    use crate::config::{PolicyConfig, Span};
+    use crate::kube::index::{Guard, ServicePolicy};
     use crate::kube::objects::ObjectKey;
+    use crate::policy::Profile;
 
     const NOW: Duration = Duration::from_secs(1000);
     const PAUSE: Duration = Duration::from_secs(10);
@@ -178,7 +185,9 @@ mod tests {
             port: 80,
             pod_uid: None,
             epoch,
+            routed: epoch,
             guard: Guard::default(),
+            policy: None,
             names: None,
         };
         Snapshot { destinations: [(AT, Arc::new(destination))].into(), ..Snapshot::default() }
@@ -194,6 +203,43 @@ mod tests {
         assert!(route.rules.resident_max > routes.find().rules.resident_max);
         routes.publish(&Snapshot::default(), NOW, PAUSE);
         assert_eq!(routes.find_service(&AT, "shop").bypass, Some(Reason::NoService));
+    }
+
+    #[test]
+    fn a_policy_decides_at_once_and_without_a_pause_and_leaves_the_rest_as_it_is() {
+        let routes = routes();
+        routes.publish(&web(1), NOW, PAUSE);
+        let (general, before) = (routes.find_service(&AT, "shop"), routes.services().by_address[&AT].clone());
+        let policy = ServicePolicy {
+            name: "web".to_owned(),
+            bypass: None,
+            profile: Some(Profile::Rfc9111),
+            words: PolicyConfig { stale_if_error: Some(Span(PAUSE)), ..PolicyConfig::default() },
+        };
+        let with = |policy: ServicePolicy, epoch: u64| {
+            let mut snapshot = web(epoch);
+            let destination = snapshot.destinations.get_mut(&AT).unwrap();
+            let new = Destination { routed: 1, policy: Some(policy.into()), ..(**destination).clone() };
+            *destination = new.into();
+            snapshot
+        };
+        let later = NOW + 3 * PAUSE;
+        assert_eq!(routes.publish(&with(policy.clone(), 2), later, PAUSE), [AT]);
+        let route = routes.find_service(&AT, "shop");
+        let expected =
+            Rules { profile: Profile::Rfc9111, stale_if_error: Some(PAUSE), ..(*general.rules).clone() };
+        assert_eq!(*route.rules, expected);
+        let service = route.service.unwrap();
+        assert_eq!((service.epoch, service.storing_from), (2, before.storing_from), "stored at once");
+        assert_eq!(
+            service.connections_from(later),
+            before.connections_from(later),
+            "and on open connections"
+        );
+
+        let off = ServicePolicy { bypass: Some(Reason::PolicyOff), ..policy };
+        assert_eq!(routes.publish(&with(off, 3), later, PAUSE), [AT]);
+        assert_eq!(routes.find_service(&AT, "shop").bypass, Some(Reason::PolicyOff));
     }
 
     #[test]

@@ -4,8 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::kube::index::{Destination, Guard};
+use crate::kube::index::{Destination, Guard, ServicePolicy};
 use crate::kube::objects::ObjectKey;
+use crate::policy::Rules;
 
 /// A service at one of its addresses.
 #[derive(Debug)]
@@ -14,6 +15,8 @@ pub struct Service {
     destination: Arc<Destination>,
     /// Whose responses they are: part of every key (MESH.md S1). Its name is there for people, its uid makes it one.
     pub identity: Box<[u8]>,
+    /// By which rules its answers may come from the store.
+    pub rules: Arc<Rules>,
     /// What is stored of it counts only within one epoch (MESH.md S6).
     pub epoch: u64,
     /// When it became what it is, since boot.
@@ -23,13 +26,25 @@ pub struct Service {
 }
 
 impl Service {
-    pub(super) fn new(destination: &Arc<Destination>, changed_at: Duration, pause: Duration) -> Self {
-        let Destination { service, service_uid, port, pod_uid, epoch, .. } = &**destination;
+    /// A service as it is from `now` on, since boot; `before` is what stood at its address.
+    pub(super) fn new(
+        destination: &Arc<Destination>,
+        before: Option<&Self>,
+        general: &Arc<Rules>,
+        now: Duration,
+        pause: Duration,
+    ) -> Self {
+        let Destination { service, service_uid, port, pod_uid, epoch, routed, policy, .. } = &**destination;
+        // Our own policies need not first come to the proxies.
+        let same = before.filter(|before| before.destination.routed == *routed);
+        let (changed_at, storing_from) =
+            same.map_or((now, now + pause), |before| (before.changed_at, before.storing_from));
+        let rules = policy.as_ref().map_or_else(|| general.clone(), |policy| Arc::new(by(policy, general)));
         let ObjectKey { namespace, name } = service;
         let pod = pod_uid.as_ref().map(|uid| format!(" pod {uid}")).unwrap_or_default();
         let identity = format!("{namespace}/{name}:{port} {service_uid}{pod}");
         let (destination, identity) = (destination.clone(), identity.into_bytes().into());
-        Self { destination, identity, epoch: *epoch, changed_at, storing_from: changed_at + pause }
+        Self { destination, identity, rules, epoch: *epoch, changed_at, storing_from }
     }
 
     /// Since when a connection must have been made, since boot, to lead to what it is now: where routes were changed, those
@@ -41,6 +56,16 @@ impl Service {
     /// What the mesh wants to be kept in mind of requests to it.
     pub fn guard(&self) -> &Guard {
         &self.destination.guard
+    }
+
+    /// What holds by its team's policy.
+    pub fn policy(&self) -> Option<&ServicePolicy> {
+        self.destination.policy.as_deref()
+    }
+
+    /// Its namespace.
+    pub fn namespace(&self) -> &str {
+        &self.destination.service.namespace
     }
 
     /// Whether a Host is one of its names for a client of this namespace, at its address: a mesh may go by the name.
@@ -79,6 +104,12 @@ impl Service {
     }
 }
 
+/// The rules by a policy, which leaves the general ones where it says nothing.
+fn by(policy: &ServicePolicy, general: &Rules) -> Rules {
+    let rules = policy.words.apply(general.clone());
+    Rules { profile: policy.profile.unwrap_or(rules.profile), ..rules }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,10 +121,12 @@ mod tests {
             port: 80,
             pod_uid: pod_uid.map(str::to_owned),
             epoch: 1,
+            routed: 1,
             guard: Guard::default(),
+            policy: None,
             names: names.map(|names| Arc::new(names.map(str::to_owned))),
         };
-        Service::new(&Arc::new(destination), Duration::ZERO, Duration::ZERO)
+        Service::new(&Arc::new(destination), None, &Arc::default(), Duration::ZERO, Duration::ZERO)
     }
 
     const NAMES: [&str; 4] = ["web", "web.shop", "web.shop.svc", "web.shop.svc.cluster.local"];

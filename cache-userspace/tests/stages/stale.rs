@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sidestep::forward::StaleAfter;
+use sidestep::policy::StaleAfter;
 use sidestep::policy::{Profile, Rules};
 
 use crate::simulated::{Client, End, Node, Origin, StillClock, Wire, get, ok, settled};

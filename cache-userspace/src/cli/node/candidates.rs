@@ -28,8 +28,9 @@ impl Keyed for Candidate {
 impl Candidate {
     /// What a listing says where it could not be enrolled.
     pub(super) fn failure(&self, reason: String) -> Failure {
-        let Enrolment { namespace, service_account, cgroup, .. } = &self.enrolment;
+        let Enrolment { namespace, service_account, cgroup, intercepted, .. } = &self.enrolment;
         Failure {
+            pod: intercepted.pod().cloned(),
             namespace: namespace.clone(),
             service_account: service_account.clone(),
             cgroup: cgroup.path().to_owned(),
@@ -54,6 +55,7 @@ impl Candidates {
                 Ok(candidate) => self.found.push(candidate),
                 Err(reason) => {
                     let failure = Failure {
+                        pod: None,
                         namespace: config.namespace.clone(),
                         service_account: config.service_account.clone(),
                         cgroup: config.cgroup.clone(),
@@ -71,36 +73,36 @@ impl Candidates {
         let mut taken = HashSet::new();
         // An annotation may name the cgroup of another pod, whose own name of it counts more.
         let mut states: Vec<&PodState> = snapshot.pods.iter().collect();
-        states.sort_by_key(|state| matches!(state, PodState::Wanted(pod) if pod.cgroup_uid != pod.uid));
+        states.sort_by_key(|state| matches!(state, PodState::Wanted(one) if one.cgroup_uid != one.pod.uid));
         for state in states {
-            match state {
-                PodState::Wanted(pod) => match places.place(pod).and_then(|place| {
-                    let is_first = taken.insert(place.cgroup.id());
-                    if is_first { Ok(place) } else { Err(Nowhere::Taken) }
-                }) {
-                    Ok(place) => self.found.push(of_pod(pod, place)),
-                    Err(why) => {
-                        let failure = Failure {
-                            namespace: pod.namespace.clone(),
-                            service_account: pod.service_account.clone(),
-                            cgroup: PathBuf::new(),
-                            is_pending: why.is_pending(),
-                            reason: why.to_string(),
-                        };
-                        self.failures.insert(pod.name(), failure);
-                    }
-                },
-                PodState::LeftAlone { namespace, pod, service_account, why } => {
-                    let failure = Failure {
-                        namespace: namespace.clone(),
-                        service_account: service_account.clone(),
-                        cgroup: PathBuf::new(),
-                        is_pending: why.is_pending(),
-                        reason: why.to_string(),
+            let (pod, service_account, is_pending, reason) = match state {
+                PodState::Wanted(one) => {
+                    let place = places.place(one).and_then(|place| {
+                        let is_first = taken.insert(place.cgroup.id());
+                        if is_first { Ok(place) } else { Err(Nowhere::Taken) }
+                    });
+                    let why = match place {
+                        Ok(place) => {
+                            self.found.push(of_pod(one, place));
+                            continue;
+                        }
+                        Err(why) => why,
                     };
-                    self.failures.insert(format!("{namespace}/{pod}"), failure);
+                    (&one.pod, &one.service_account, why.is_pending(), why.to_string())
                 }
-            }
+                PodState::LeftAlone { pod, service_account, why } => {
+                    (pod, service_account, why.is_pending(), why.to_string())
+                }
+            };
+            let failure = Failure {
+                pod: Some(pod.clone()),
+                namespace: pod.namespace.clone(),
+                service_account: service_account.clone(),
+                cgroup: PathBuf::new(),
+                is_pending,
+                reason,
+            };
+            self.failures.insert(pod.title(), failure);
         }
     }
 }
@@ -126,18 +128,19 @@ fn configured(config: &WorkloadConfig) -> Result<Candidate, String> {
     Ok(Candidate { key, enrolment })
 }
 
-fn of_pod(pod: &WantedPod, place: Place) -> Candidate {
+fn of_pod(wanted: &WantedPod, place: Place) -> Candidate {
+    let WantedPod { pod, service_account, ips, .. } = wanted;
     let Place { cgroup, members, netns, netns_inode } = place;
     let ids = members.iter().flatten().map(Cgroup::id).collect();
-    let key = Key { name: pod.name(), cgroup: cgroup.id(), members: ids, netns: netns_inode };
+    let key = Key { name: pod.title(), cgroup: cgroup.id(), members: ids, netns: netns_inode };
     let enrolment = Enrolment {
-        name: pod.name(),
+        name: pod.title(),
         namespace: pod.namespace.clone(),
-        service_account: pod.service_account.clone(),
+        service_account: service_account.clone(),
         cgroup,
         members,
         netns,
-        intercepted: Intercepted::Services { own: pod.ips.clone() },
+        intercepted: Intercepted::Services { pod: pod.clone(), own: ips.clone() },
     };
     Candidate { key, enrolment }
 }

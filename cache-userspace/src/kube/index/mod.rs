@@ -4,6 +4,7 @@
 mod behind;
 mod mesh;
 mod pods;
+mod policies;
 mod services;
 
 use core::net::SocketAddr;
@@ -13,7 +14,9 @@ use std::sync::Arc;
 use behind::Behind;
 pub use mesh::{Guard, Input, Names};
 use mesh::{Mesh, News, Said};
-pub use pods::{LeftAlone, Members, PodState, WantedPod};
+pub use pods::{LeftAlone, Members, PodRef, PodState, WantedPod};
+use policies::Policies;
+pub use policies::{PolicyState, ServicePolicy, TargetState};
 pub use services::{Destination, is_http};
 
 use super::objects::{
@@ -41,6 +44,8 @@ pub struct Snapshot {
     pub destinations: HashMap<SocketAddr, Arc<Destination>>,
     /// What has to be kept in mind of pods as clients.
     pub clients: Clients,
+    /// What has become of each policy.
+    pub policies: Vec<PolicyState>,
 }
 
 /// What has to be kept in mind of pods as clients, whatever they ask for.
@@ -86,6 +91,7 @@ pub struct Index {
     slices_of: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
     revisions: HashMap<ObjectKey, Meta>,
     mesh: Mesh,
+    policies: Policies,
     /// What follows from each Service; made anew where one of its objects changed.
     settled: HashMap<ObjectKey, Settled>,
     /// Services of which an object has changed since.
@@ -99,7 +105,10 @@ pub struct Index {
 struct Settled {
     destinations: Vec<(SocketAddr, Arc<Destination>)>,
     facts: Facts,
+    policy: Option<Arc<ServicePolicy>>,
     epoch: u64,
+    /// The epoch since which the facts are these.
+    routed: u64,
 }
 
 /// What decides what a Service's addresses answer: where any of it changes, nothing that was answered before counts.
@@ -126,6 +135,7 @@ impl Index {
             slices: HashMap::new(),
             slices_of: HashMap::new(),
             revisions: HashMap::new(),
+            policies: Policies::default(),
             settled: HashMap::new(),
             unsettled: BTreeSet::new(),
             epoch: 0,
@@ -176,6 +186,7 @@ impl Index {
             Kind::EndpointSlice => self.slices.keys().cloned().collect(),
             Kind::Revision => self.revisions.keys().cloned().collect(),
             Kind::Definition => self.mesh.definitions().collect(),
+            Kind::CachePolicy => self.policies.keys(),
             Kind::Policy(kind) => self.mesh.keys(kind),
         }
     }
@@ -239,6 +250,10 @@ impl Index {
                 false
             }
             Object::Definition(meta) => self.defined(&meta.name, true),
+            Object::CachePolicy(meta, spec) => {
+                let is_news = self.policies.put(&meta, *spec);
+                self.unsettle_namespace(is_news, &meta.namespace)
+            }
             Object::Policy(kind, meta, rest) => {
                 let news = self.mesh.put(kind, &meta, &rest);
                 self.unsettle_for(&news)
@@ -268,6 +283,10 @@ impl Index {
                 false
             }
             Kind::Definition => self.defined(&key.name, false),
+            Kind::CachePolicy => {
+                let is_news = self.policies.remove(key);
+                self.unsettle_namespace(is_news, &key.namespace)
+            }
             Kind::Policy(kind) => {
                 let news = self.mesh.remove(kind, key.clone());
                 self.unsettle_for(&news)
@@ -311,6 +330,15 @@ impl Index {
         news.is_for_all
     }
 
+    /// Has made anew what follows from the Services of a namespace, where there is news of its policies.
+    fn unsettle_namespace(&mut self, is_news: bool, namespace: &str) -> bool {
+        if is_news {
+            let of = self.settled.keys().filter(|service| service.namespace == namespace);
+            self.unsettled.extend(of.cloned());
+        }
+        is_news
+    }
+
     fn defined(&mut self, name: &str, is_there: bool) -> bool {
         let is_news = self.mesh.defined(name, is_there);
         if is_news {
@@ -320,8 +348,11 @@ impl Index {
     }
 
     fn blind(&mut self, kind: Kind, is_blind: bool) -> bool {
-        let Kind::Policy(kind) = kind else { return false };
-        let is_news = self.mesh.blind(kind, is_blind);
+        let is_news = match kind {
+            Kind::Policy(kind) => self.mesh.blind(kind, is_blind),
+            Kind::CachePolicy => std::mem::replace(&mut self.policies.is_blind, is_blind) != is_blind,
+            _ => false,
+        };
         if is_news {
             self.unsettled.extend(self.settled.keys().cloned());
         }
@@ -385,21 +416,25 @@ impl Index {
             said,
             clients_changed: self.mesh.clients_changed,
         };
-        let epoch = match old {
-            Some(old) if old.facts == facts => old.epoch,
-            _ => self.epoch + 1,
+        let policy = self.policies.of(key);
+        let (epoch, routed) = match old {
+            Some(old) if old.facts == facts && old.policy == policy => (old.epoch, old.routed),
+            Some(old) if old.facts == facts => (self.epoch + 1, old.routed),
+            _ => (self.epoch + 1, self.epoch + 1),
         };
         self.epoch = self.epoch.max(epoch);
         let of = |(at, place): (SocketAddr, services::Place)| {
             let services::Place { port, pod_uid } = place;
             let service = key.clone();
             let (guard, names) = (facts.said.guard.clone(), self.mesh.names_of(key));
-            let uid = meta.uid.clone();
-            (at, Arc::new(Destination { service, service_uid: uid, port, pod_uid, epoch, guard, names }))
+            let (service_uid, policy) = (meta.uid.clone(), policy.clone());
+            let destination =
+                Destination { service, service_uid, port, pod_uid, epoch, routed, guard, policy, names };
+            (at, Arc::new(destination))
         };
         let destinations: Vec<_> = found.into_iter().map(of).collect();
         let is_changed = old.is_none_or(|old| old.destinations != destinations);
-        self.settled.insert(key.clone(), Settled { destinations, facts, epoch });
+        self.settled.insert(key.clone(), Settled { destinations, facts, policy, epoch, routed });
         is_changed
     }
 
@@ -411,7 +446,8 @@ impl Index {
         });
         let (namespaces, all) = self.mesh.clients();
         let clients = Clients { namespaces, all };
-        Snapshot { pods: pods.collect(), destinations: self.all_destinations(), clients }
+        let policies = self.policies.states(|service| self.settled.contains_key(service));
+        Snapshot { pods: pods.collect(), destinations: self.all_destinations(), clients, policies }
     }
 
     /// Where two Services claim an address and port (a pod behind two headless ones), they must agree on what it is; it is

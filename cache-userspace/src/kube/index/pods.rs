@@ -27,10 +27,8 @@ pub enum PodState {
     Wanted(WantedPod),
     /// It is left alone.
     LeftAlone {
-        /// Its namespace.
-        namespace: String,
-        /// Its name.
-        pod: String,
+        /// The pod.
+        pod: PodRef,
         /// Its service account.
         service_account: String,
         /// Why.
@@ -38,15 +36,29 @@ pub enum PodState {
     },
 }
 
-/// A pod that is to be served.
+/// Names a pod for good.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WantedPod {
+pub struct PodRef {
     /// Its namespace.
     pub namespace: String,
     /// Its name.
-    pub pod: String,
+    pub name: String,
     /// Unique in time.
     pub uid: String,
+}
+
+impl PodRef {
+    /// Its name in listings, unique on the node.
+    pub fn title(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A pod that is to be served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WantedPod {
+    /// The pod.
+    pub pod: PodRef,
     /// Its service account.
     pub service_account: String,
     /// What kubelet calls its cgroup.
@@ -55,13 +67,6 @@ pub struct WantedPod {
     pub ips: Vec<IpAddr>,
     /// Which of its containers are served.
     pub members: Members,
-}
-
-impl WantedPod {
-    /// Its name in listings, unique on the node.
-    pub fn name(&self) -> String {
-        format!("{}/{}", self.namespace, self.pod)
-    }
 }
 
 /// Which of a pod's containers are served.
@@ -126,12 +131,7 @@ pub(super) fn state(
     }
     Some(match judge(&label, meta, pod, settings) {
         Ok(wanted) => PodState::Wanted(wanted),
-        Err(why) => PodState::LeftAlone {
-            namespace: meta.namespace.clone(),
-            pod: meta.name.clone(),
-            service_account: account(pod),
-            why,
-        },
+        Err(why) => PodState::LeftAlone { pod: reference(meta), service_account: account(pod), why },
     })
 }
 
@@ -161,14 +161,17 @@ fn judge(label: &str, meta: &Meta, pod: &Pod, settings: &Settings) -> Result<Wan
         false => Members::These(applications(pod, &proxies).ok_or(LeftAlone::NoContainers)?),
     };
     Ok(WantedPod {
-        namespace: meta.namespace.clone(),
-        pod: meta.name.clone(),
-        uid: meta.uid.clone(),
+        pod: reference(meta),
         service_account: account(pod),
         cgroup_uid: meta.annotations.get(CONFIG_HASH).unwrap_or(&meta.uid).clone(),
         ips,
         members,
     })
+}
+
+fn reference(meta: &Meta) -> PodRef {
+    let Meta { namespace, name, uid, .. } = meta;
+    PodRef { namespace: namespace.clone(), name: name.clone(), uid: uid.clone() }
 }
 
 fn account(pod: &Pod) -> String {

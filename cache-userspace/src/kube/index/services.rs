@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::super::objects::{EndpointSlice, Meta, ObjectKey, Service, ServicePort};
 use super::mesh::Guard;
+use super::policies::ServicePolicy;
 
 /// Linkerd's annotation of ports that are not to be looked into: `4222,6379-6389`.
 const OPAQUE_PORTS: &str = "config.linkerd.io/opaque-ports";
@@ -22,8 +23,12 @@ pub struct Destination {
     pub pod_uid: Option<String>,
     /// Another one, never used before, whenever something changed that decides what is answered here (MESH.md S6).
     pub epoch: u64,
+    /// The epoch since which the mesh, and who is behind it, are as they are: our own policies change nothing there.
+    pub routed: u64,
     /// What the mesh wants to be kept in mind.
     pub guard: Guard,
+    /// What holds by its team's policy.
+    pub policy: Option<Arc<ServicePolicy>>,
     /// What it may be called; `None`: anything, for nobody goes by names.
     pub names: Option<Arc<[String; 4]>>,
 }

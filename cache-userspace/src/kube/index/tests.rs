@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::super::objects::PolicyKind;
 use super::*;
 
-fn index() -> Index {
+pub(super) fn index() -> Index {
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     Index::new(Settings {
         excluded_namespaces: names(&["kube-system"]),
@@ -17,7 +17,7 @@ fn index() -> Index {
     })
 }
 
-fn applied(kind: Kind, json: Value) -> Change {
+pub(super) fn applied(kind: Kind, json: Value) -> Change {
     Change::Applied(Object::from_json(kind, json).unwrap())
 }
 
@@ -46,7 +46,7 @@ fn states(index: &Index) -> Vec<PodState> {
 
 fn wanted(index: &Index) -> Vec<String> {
     let wanted = states(index).into_iter().filter_map(|state| match state {
-        PodState::Wanted(pod) => Some(pod.pod),
+        PodState::Wanted(pod) => Some(pod.pod.name),
         PodState::LeftAlone { .. } => None,
     });
     wanted.collect()
@@ -90,9 +90,7 @@ fn a_wanted_pod_is_told_with_all_that_is_needed_to_find_it() {
     index.apply(namespace("shop", Some("enabled")));
     index.apply(pod("a", |_| {}));
     let expected = WantedPod {
-        namespace: "shop".to_owned(),
-        pod: "a".to_owned(),
-        uid: "uid-a".to_owned(),
+        pod: PodRef { namespace: "shop".to_owned(), name: "a".to_owned(), uid: "uid-a".to_owned() },
         service_account: "web".to_owned(),
         cgroup_uid: "uid-a".to_owned(),
         ips: vec!["10.0.0.7".parse().unwrap(), "fd00::7".parse().unwrap()],

@@ -10,9 +10,9 @@ use sidestep::accept::sniff;
 use sidestep::admin::explain::{BadQuestion, Explanation, Question};
 use sidestep::admin::{Counters, Figures, Switch};
 use sidestep::config::Limits;
-use sidestep::forward::StaleAfter;
 use sidestep::identify::Workload;
 use sidestep::policy::Rules;
+use sidestep::policy::StaleAfter;
 use sidestep::redirect::bypass::Bypass;
 use sidestep::redirect::enrolled::{Enrolled, Records};
 use sidestep::request::explain::Asker;
@@ -45,31 +45,26 @@ impl Node {
 
     /// One with limits of the test's own.
     pub(crate) fn with(origin: &Origin, limits: Limits) -> Self {
-        Self::of(origin.address(), limits, false, Rules::default(), None)
+        Self::of(origin.address(), limits, false, Rules::default())
     }
 
     /// One that refuses what is not well-formed.
     pub(crate) fn strict(origin: &Origin) -> Self {
-        Self::of(origin.address(), Limits::default(), true, Rules::default(), None)
+        Self::of(origin.address(), Limits::default(), true, Rules::default())
     }
 
     /// One with rules of the test's own.
     pub(crate) fn by(rules: Rules, origin: &Origin) -> Self {
-        Self::of(origin.address(), Limits::default(), false, rules, None)
+        Self::of(origin.address(), Limits::default(), false, rules)
     }
 
     /// One that does not wait for late answers.
-    pub(crate) fn impatient(stale_after: StaleAfter, rules: Rules, origin: &Origin) -> Self {
-        Self::of(origin.address(), Limits::default(), false, rules, Some(stale_after))
+    pub(crate) fn impatient(late_after: StaleAfter, rules: Rules, origin: &Origin) -> Self {
+        let rules = Rules { late_after: Some(late_after), ..rules };
+        Self::of(origin.address(), Limits::default(), false, rules)
     }
 
-    fn of(
-        destination: SocketAddr,
-        limits: Limits,
-        is_strict: bool,
-        rules: Rules,
-        stale_after: Option<StaleAfter>,
-    ) -> Self {
+    fn of(destination: SocketAddr, limits: Limits, is_strict: bool, rules: Rules) -> Self {
         let scratch = Scratch::new();
         let switch = Arc::new(Switch::new(scratch.path(), &scratch.path().join("admin.sock")));
         switch.took_effect(true);
@@ -81,7 +76,6 @@ impl Node {
             bypass: Bypass::new(None, &limits),
             hot: None,
             counters,
-            stale_after,
             is_strict,
         };
         let path = Path::new(parts, limits);

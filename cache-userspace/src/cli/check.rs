@@ -1,4 +1,5 @@
-//! `sidestep check`: what this machine offers, a line a subject, and what to do where it is not enough.
+//! `sidestep check`: what this machine, and the cluster that it belongs to, offer, a line a subject, and what to do where
+//! it is not enough.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -6,20 +7,26 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::{Output, print};
+use super::{Output, print, runtime};
+use crate::config::{Config, KubernetesConfig};
+use crate::kube;
+use crate::kube::check::ClusterProbe;
 use crate::redirect::acceleration::{self, Trial};
 use crate::redirect::preflight::{self, Finding, Probe, Role};
 use crate::redirect::selftest::Outcome;
 
-/// Looks at what this machine and this process offer; ends with 1 where something that is required is missing.
+/// Looks at what this machine, this process and its cluster offer; ends with 1 where something that is required is missing.
 #[derive(Debug, clap::Args)]
 pub struct Check {
     /// The cgroup that is to be used, by default this process's own.
     #[arg(long, value_name = "PATH")]
     pub cgroup: Option<PathBuf>,
-    /// Judge for the daemon of a node instead of `exec`.
+    /// Judge for the daemon of a node instead of `exec`; also its cluster, where it belongs to one.
     #[arg(long)]
     pub node: bool,
+    /// The node's configuration file, which says which cluster that is; implies --node.
+    #[arg(long, value_name = "FILE", env = "SIDESTEP_CONFIG")]
+    pub config: Option<PathBuf>,
     /// How to print.
     #[arg(short = 'o', long = "output", value_enum, default_value_t)]
     pub output: Output,
@@ -31,8 +38,18 @@ impl Check {
     /// # Errors
     /// Where printing fails.
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let role = if self.node { Role::Node } else { Role::Exec };
-        let mut findings = preflight::findings(&Probe::gather(self.cgroup.as_deref()));
+        let role = if self.node || self.config.is_some() { Role::Node } else { Role::Exec };
+        let config = self.config.as_deref().map(Config::read).transpose()?.unwrap_or_default();
+        let kubernetes = config.kubernetes.or_else(KubernetesConfig::inferred).filter(|_| role == Role::Node);
+        let cluster = match &kubernetes {
+            Some(kubernetes) => Some(runtime()?.block_on(ClusterProbe::gather(kubernetes))),
+            None => None,
+        };
+        // Pods are what is going to be enrolled.
+        let tree = cluster.as_ref().and_then(|cluster| cluster.trees.first());
+        let probe = Probe::gather(self.cgroup.as_ref().or(tree).map(PathBuf::as_path));
+        let mut findings = preflight::findings(&probe);
+        findings.extend(cluster.iter().flat_map(|cluster| kube::check::findings(cluster, &probe)));
         // Where nothing can be loaded there is nothing to be tested.
         let tested = preflight::first_obstacle(&findings, role).is_none().then(acceleration::trial);
         if let Some(trial) = &tested {

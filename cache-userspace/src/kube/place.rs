@@ -69,6 +69,7 @@ impl Nowhere {
 #[derive(Debug, Default)]
 pub struct Places {
     pods: HashMap<String, PathBuf>,
+    trees: Vec<PathBuf>,
 }
 
 impl Places {
@@ -96,8 +97,8 @@ impl Places {
                 !is_tree
             });
         }
-        for tree in trees {
-            walk(&tree, POD_LEVELS, &mut left, &mut |path, name| match pod_uid(name) {
+        for tree in &trees {
+            walk(tree, POD_LEVELS, &mut left, &mut |path, name| match pod_uid(name) {
                 Some(uid) => {
                     pods.insert(uid, path.to_owned());
                     false
@@ -105,7 +106,28 @@ impl Places {
                 None => true,
             });
         }
-        Ok(Self { pods })
+        Ok(Self { pods, trees })
+    }
+
+    /// Kubelet's trees.
+    pub fn trees(&self) -> &[PathBuf] {
+        &self.trees
+    }
+
+    /// How many pods there are.
+    pub fn len(&self) -> usize {
+        self.pods.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.pods.is_empty()
+    }
+
+    /// Whether kubelet has systemd make them; `None` where there is none.
+    pub fn is_systemd(&self) -> Option<bool> {
+        let path = self.pods.values().next()?;
+        Some(path.extension().is_some_and(|extension| extension == "slice"))
     }
 
     /// Where a pod is.

@@ -119,11 +119,13 @@ pub struct Finding {
 }
 
 impl Finding {
-    fn ok(subject: &'static str, says: impl Into<String>) -> Self {
+    /// All is well.
+    pub(crate) fn ok(subject: &'static str, says: impl Into<String>) -> Self {
         Self { subject, ok: true, weight: Weight::Useful, says: says.into(), advice: String::new() }
     }
 
-    fn not_ok(
+    /// Something is missing, and what to do about it.
+    pub(crate) fn not_ok(
         subject: &'static str,
         weight: Weight,
         says: impl Into<String>,

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use behind::Behind;
-pub use mesh::{Guard, Input, Names};
+pub use mesh::{Guard, Input, Names, is_foreign};
 use mesh::{Mesh, News, Said};
 pub use pods::{LeftAlone, Members, PodRef, PodState, WantedPod};
 use policies::Policies;

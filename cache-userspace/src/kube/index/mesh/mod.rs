@@ -348,7 +348,7 @@ fn sayings(kind: PolicyKind, meta: &Meta, rest: &Value, names: &Names) -> Vec<Sa
 }
 
 /// Whether a kind is of a mesh whose objects are not understood: Kuma, Consul, the Service Mesh Interface.
-fn is_foreign(definition: &str) -> bool {
+pub fn is_foreign(definition: &str) -> bool {
     [".kuma.io", ".consul.hashicorp.com", ".smi-spec.io"].iter().any(|group| definition.ends_with(group))
 }
 

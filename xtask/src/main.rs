@@ -10,6 +10,7 @@ mod kernels;
 mod machine;
 mod setup;
 mod steps;
+mod supply_chain;
 mod test;
 mod tidy;
 #[path = "../../cache-userspace/build/toolchain.rs"]
@@ -51,6 +52,8 @@ enum Act {
     Kernels(kernels::Arguments),
     /// Build the container image for this machine's architecture; needs no container builder.
     Image,
+    /// Hold what the workspace is built on against `deny.toml`: licences, sources, advisories.
+    SupplyChain,
     /// Check the house rules that a machine can check.
     Tidy,
     /// Measure Sidestep beside sidecars and caches, and report it (root needed).
@@ -84,6 +87,7 @@ fn main() -> ExitCode {
         Act::Conformance(arguments) => conformance::run(&arguments),
         Act::Kernels(arguments) => kernels::run(&arguments),
         Act::Image => image::run(),
+        Act::SupplyChain => supply_chain::run(),
         Act::Tidy => tidy::run(),
         Act::Bench { arguments } => bench::run(&arguments),
         Act::Cachesim { arguments } => cachesim::run(&arguments),

@@ -8,7 +8,7 @@ use crate::{
     checkout::Checkout,
     conformance, image, kernels, machine, setup,
     steps::{self, Steps, run_silently, run_tests},
-    tidy,
+    supply_chain, tidy,
 };
 
 /// Runs all steps, each under its header, and ends with a table of them.
@@ -24,6 +24,10 @@ pub(crate) fn run(quick: bool) -> Result<()> {
     steps.command("format", checkout.cargo().args(["fmt", "--all", "--check"]));
     steps.run("lints", || lints(&checkout));
     steps.run("tidy", || tidy::check(&checkout));
+    match supply_chain::program(&checkout) {
+        Some(deny) => drop(steps.run("supply chain", || supply_chain::check(&checkout, &deny))),
+        None => steps.not_run("supply chain", "cargo-deny is not here (`cargo xtask setup --tests`)"),
+    }
     steps.run("unit tests", || {
         let packages = ["--package=cache-common", "--package=cache-userspace", "--package=xtask"];
         let count = run_tests(checkout.cargo().arg("test").args(packages))?;

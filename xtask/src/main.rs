@@ -52,8 +52,8 @@ enum Act {
     Conformance(conformance::Arguments),
     /// Boot Debian's older kernels in an emulated machine and run tests through their hooks.
     Kernels(kernels::Arguments),
-    /// Build the container image for this machine's architecture; needs no container builder.
-    Image,
+    /// Build the container image, for this kind of machine or another; needs no container builder.
+    Image(image::Arguments),
     /// Write what that image consists of, as CycloneDX.
     Sbom,
     /// Hold what the workspace is built on against `deny.toml`: licences, sources, advisories.
@@ -90,7 +90,7 @@ fn main() -> ExitCode {
         Act::Ci => test::run(false),
         Act::Conformance(arguments) => conformance::run(&arguments),
         Act::Kernels(arguments) => kernels::run(&arguments),
-        Act::Image => image::run(),
+        Act::Image(arguments) => image::run(&arguments),
         Act::Sbom => sbom::run(),
         Act::SupplyChain => supply_chain::run(),
         Act::Tidy => tidy::run(),

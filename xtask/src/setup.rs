@@ -4,6 +4,7 @@
 
 mod apt;
 mod cluster;
+mod cross;
 mod kernels;
 mod npm;
 mod oha;
@@ -22,10 +23,12 @@ use anyhow::{Result, anyhow};
 use crate::{
     checkout::Checkout,
     machine,
+    platform::Platform,
     steps::run_silently,
     toolchain::{self, DEBIAN_LLVM_BIN, DEBIAN_PACKAGES, INSTALL_LINKER, Missing},
 };
 
+pub(crate) use cross::Cross;
 pub(crate) use kernels::{Kernel, SERIES};
 
 /// Packages of the tests, and the program by which each is known to be there.
@@ -121,6 +124,14 @@ fn install_rivals(checkout: &Checkout) -> Result<PathBuf> {
         }
     }
     Ok(oha)
+}
+
+/// Installs what builds the program for another kind of machine. Quick when nothing is missing.
+///
+/// # Errors
+/// If this machine's packages do not hold it.
+pub(crate) fn install_cross(checkout: &Checkout, platform: Platform) -> Result<Cross> {
+    cross::install(&checkout.tools(), platform)
 }
 
 /// Gets a kernel of each series and what boots them. Quick when nothing is missing.

@@ -1,5 +1,6 @@
-//! `cargo xtask image`: a container image for the architecture of this machine, of the program, the libraries it needs and
-//! nothing else: no shell, no package manager. No builder is needed; it is an OCI image that also `docker load` takes.
+//! `cargo xtask image`: a container image for this kind of machine or another, of the program, the libraries it needs, the list
+//! of what it consists of, and nothing else: no shell, no package manager. No builder is needed; it is an OCI image that also
+//! `docker load` takes.
 
 mod cross;
 mod libraries;
@@ -49,20 +50,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     };
     let images =
         platforms.into_iter().map(|platform| make(&checkout, platform)).collect::<Result<Vec<_>>>()?;
-    let mut archives: Vec<PathBuf> = images.iter().map(|image| image.archive.clone()).collect();
     if images.len() > 1 {
-        archives.push(join(&checkout, &images)?);
+        let archive = join(&checkout, &images)?;
+        println!("\nfor all of them: {}", archive.display());
+        println!("copy it with: skopeo copy --all oci-archive:{} docker://REGISTRY/NAME", archive.display());
     }
     let loaders =
         [("docker", "docker load -i"), ("podman", "podman load -i"), ("ctr", "ctr -n k8s.io images import")];
     let here: Vec<&str> =
         loaders.iter().filter(|(name, _)| machine::has(name)).map(|(_, words)| *words).collect();
     let words = if here.is_empty() { loaders.iter().map(|(_, words)| *words).collect() } else { here };
-    println!("load one with: {} FILE", words.join(" | "));
-    archives.iter().try_for_each(|archive| {
-        println!("  {}, {} KiB", archive.display(), fs::metadata(archive)?.len() / 1024);
-        Ok(())
-    })
+    println!("\nload one with: {} FILE", words.join(" | "));
+    Ok(())
 }
 
 fn make(checkout: &Checkout, platform: Platform) -> Result<Image> {
@@ -75,7 +74,8 @@ fn make(checkout: &Checkout, platform: Platform) -> Result<Image> {
     };
     let image = build(checkout, contents)?;
     let tried = attempt(&image, emulator.as_deref())?.unwrap_or("the program runs in it");
-    println!("\nimage for {}: {tried}", platform.name);
+    let bytes = fs::metadata(&image.archive)?.len();
+    println!("\nimage for {}: {}, {} KiB: {tried}", platform.name, image.archive.display(), bytes / 1024);
     println!("  its contents: {}", image.root.display());
     println!("  what they consist of: {}", image.list.display());
     Ok(image)

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use harness::cluster::{ApiServer, Cluster, SHOP, manifest};
+use harness::cluster::{ApiServer, Cluster, PolicyKind, SHOP, manifest};
 use harness::process::call;
 use harness::{locate, wait};
 use serde_json::{Value, json};
@@ -122,6 +122,49 @@ fn the_daemon_has_the_listed_capabilities_and_no_others() -> Result<()> {
     ensure!(status.contains("NoNewPrivs:\t1"), "it may get more");
     let is_served = || harness::cluster::is_served(&pod.agent("app")?);
     wait::wait_until(wait::PATIENCE, "a served pod", || is_served().unwrap_or_default())
+}
+
+/// What a check says about a subject: whether it is well, and what.
+fn said(check: &Value, subject: &str) -> Result<(bool, String)> {
+    let all = check["findings"].as_array().context("no findings")?;
+    let one = all.iter().find(|one| one["subject"] == subject).with_context(|| format!("no {subject}"))?;
+    Ok((one["ok"] == true, one["says"].as_str().unwrap_or_default().to_owned()))
+}
+
+#[test]
+#[ignore = "needs root, cgroup2 and bpf"]
+fn a_check_tells_of_the_cluster_what_is_there_and_which_right_is_missing() -> Result<()> {
+    let Some(cluster) = Cluster::enabled(&[])? else { return Ok(()) };
+    let pod = cluster.run("a")?;
+    cluster.becomes(&pod.name(), Some("enrolled"))?;
+    cluster.api.define(PolicyKind::VIRTUAL_SERVICE)?;
+
+    let check = cluster.check()?;
+
+    ensure!(check["ok"] == true, "{check:#}");
+    for (subject, expected) in [
+        ("node", "node-1"),
+        ("API server", "v1.20"),
+        ("access rights", "all 9 are given"),
+        ("CachePolicy", "defined"),
+        ("pods", "knows pods of this node"),
+        ("mesh", "1 of its kinds decide about hits: networking.istio.io"),
+        ("cgroup driver", "systemd; 1 pods in"),
+        ("attachments", ""),
+    ] {
+        let (is_ok, says) = said(&check, subject)?;
+        ensure!(is_ok && says.contains(expected), "{subject}: {says}");
+    }
+
+    cluster.api.kubectl(&["delete", "clusterrolebinding", "sidestep"])?;
+    let check = cluster.check()?;
+    let (is_ok, says) = said(&check, "access rights")?;
+    ensure!(
+        check["ok"] == false && !is_ok && says.contains("pods") && says.contains("services"),
+        "{check:#}"
+    );
+
+    Ok(())
 }
 
 /// The number of a capability (capabilities(7)).

@@ -15,7 +15,7 @@ use super::server::{ApiServer, NODE};
 use crate::agent::Agent;
 use crate::exec::STATE_DIR;
 use crate::origin::{Answer, Origin};
-use crate::process::Process;
+use crate::process::{self, Process};
 use crate::scratch::Scratch;
 use crate::{admin, locate, wait};
 
@@ -102,6 +102,16 @@ impl Cluster {
     pub fn status(&self) -> Result<Value> {
         let socket = self.scratch.file("admin.sock");
         wait::poll(wait::PATIENCE, "an admin socket", || admin::get(&socket, "/v1/status").ok())
+    }
+
+    /// What `sidestep check` finds, with the rights that the daemon has.
+    pub fn check(&self) -> Result<Value> {
+        let mut words = manifest::confined()?.into_iter();
+        let mut command = Command::new(words.next().context("no command")?);
+        command.args(words).arg(locate::sidestep()?).args(["check", "-o", "json", "--config"]);
+        command.arg(self.scratch.file("node.yaml")).env(STATE_DIR, self.scratch.file("state"));
+        let output = process::run_with(&mut command, "", wait::PATIENCE)?;
+        serde_json::from_slice(&output.stdout).with_context(|| output.errors())
     }
 
     /// The state of a workload, and why it is in it.

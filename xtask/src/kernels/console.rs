@@ -101,6 +101,11 @@ impl Console {
         faults
     }
 
+    /// Whether the kernel itself did something wrong: then it is no test's bad luck.
+    pub(super) fn is_kernels_fault(&self) -> bool {
+        !self.complaints.is_empty() || self.tainted.as_deref().is_some_and(|flags| flags != "0")
+    }
+
     fn faults_of(&self, run: &Run) -> Vec<String> {
         let Some(binary) = self.binary(run.binary) else {
             return vec![format!("{} did not run", run.binary)];
@@ -180,6 +185,18 @@ mod tests {
 
     const WELL: &str = "@ kernel 6.1\r\n[    0.1] Linux\r\n@ begin hooks\r\n\r\nrunning 2 tests\r\ntest one ... ok\r\n\
         test two ... ok\r\n\r\ntest result: ok. 2 passed\r\n@ end hooks 0\r\n@ tainted 0\r\n@ done\r\n";
+
+    #[test]
+    fn what_a_kernel_complains_of_is_not_tried_again() {
+        let is_kernels = |said: &str| {
+            let mut console = Console::default();
+            console.feed(said.as_bytes());
+            console.ended(None).is_kernels_fault()
+        };
+        assert!(!is_kernels(WELL) && !is_kernels(&WELL.replace("two ... ok", "two ... FAILED")));
+        assert!(is_kernels(&WELL.replace("[    0.1] Linux", "[    0.1] BUG: a")));
+        assert!(is_kernels(&WELL.replace("@ tainted 0", "@ tainted 512")));
+    }
 
     fn faults(said: &str) -> Vec<String> {
         let mut console = Console::default();

@@ -35,7 +35,15 @@ impl Attempt {
     pub fn succeeded(&self) -> bool {
         self.outcome == "cached" || self.outcome == "direct"
     }
+
+    /// Whether it was connected, and ended or reset by the other side before its response was complete.
+    pub fn was_cut(&self) -> bool {
+        CUT.iter().any(|cut| self.outcome.contains(cut))
+    }
 }
+
+/// What the outcome of a connection says that was ended by the other side.
+const CUT: [&str; 4] = ["broke off: eof", "broke off: reset", "ConnectionReset", "BrokenPipe"];
 
 /// Reads the record that the probe printed.
 pub fn record(text: &str) -> Result<Vec<Attempt>> {

@@ -37,6 +37,7 @@ pub mod response;
 pub mod scratch;
 pub mod shell;
 pub mod sidecar;
+pub mod steady;
 pub mod summary;
 pub mod toolchain;
 pub mod wait;

@@ -1,7 +1,7 @@
 //! The process that stands for a workload: it is what `sidestep exec` and the node's cgroups run in the tests.
 //!
-//! `probe agent` obeys its test; `probe load ADDR TARGET THREADS PATIENCE_MS` and `probe spin` run until standard input
-//! ends; `probe manners MANNER ADDR THREADS CONNECTIONS`, `probe order CASE ADDR THREADS TRIES` and
+//! `probe agent` obeys its test; `probe load ADDR TARGET THREADS PATIENCE_MS`, `probe steady ADDR THREADS` and `probe spin`
+//! run until standard input ends; `probe manners MANNER ADDR THREADS CONNECTIONS`, `probe order CASE ADDR THREADS TRIES` and
 //! `probe hammer KIND ADDR CONNECTIONS MILLISECONDS` run to their own end; `probe exit N` and `probe echo` are for the
 //! tests of `exec` itself.
 
@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use harness::{agent, hammer, load, manners, order};
+use harness::{agent, hammer, load, manners, order, steady};
 
 fn main() -> Result<ExitCode> {
     let args: Vec<String> = env::args().skip(1).collect();
@@ -22,6 +22,7 @@ fn main() -> Result<ExitCode> {
             let patience = Duration::from_millis(patience_ms.parse()?);
             load::run(addr, target, threads.parse()?, patience)?;
         }
+        ["steady", addr, threads] => steady::run(addr, threads.parse()?)?,
         ["manners", manner, addr, threads, connections] => {
             manners::run(manner, addr, threads.parse()?, connections.parse()?)?;
         }

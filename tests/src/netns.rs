@@ -216,6 +216,11 @@ impl Pod {
         self.netns.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
     }
 
+    /// Binds a listener at the pod's IPv4 address, on this port.
+    pub fn listen_at(&self, port: u16) -> Result<TcpListener> {
+        self.netns.bind(SocketAddr::from((self.address(), port)))
+    }
+
     /// Connects from inside.
     pub fn connect(&self, addr: SocketAddr) -> Result<TcpStream> {
         self.netns.within(move || TcpStream::connect(addr))

@@ -64,6 +64,25 @@ impl PodSpec {
         self
     }
 
+    /// The pod that an object of the API server's wants.
+    pub fn of(object: &Value) -> Result<Self> {
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let metadata = &object["metadata"];
+        let namespace = text(&metadata["namespace"]).context("no namespace")?;
+        let mut spec = Self::new(&namespace, &text(&metadata["name"]).context("no name")?);
+        spec.labels = metadata["labels"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter_map(|(name, value)| Some((name.clone(), text(value)?)))
+            .collect();
+        let containers = object["spec"]["containers"].as_array().context("no containers")?;
+        spec.containers = containers.iter().filter_map(|container| text(&container["name"])).collect();
+        spec.service_account = text(&object["spec"]["serviceAccountName"]).unwrap_or(spec.service_account);
+        spec.host_network = object["spec"]["hostNetwork"] == true;
+        Ok(spec)
+    }
+
     fn object(&self) -> Value {
         let labels: serde_json::Map<String, Value> =
             self.labels.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
@@ -122,7 +141,12 @@ impl Kubelet {
 
     /// Makes the pod's object, the pod, and says in its status that it runs.
     pub fn run(&self, api: &ApiServer, spec: &PodSpec) -> Result<RunningPod> {
-        let mut object = api.create(&spec.kind_path(), &spec.object())?;
+        let object = api.create(&spec.kind_path(), &spec.object())?;
+        self.take_up(api, spec, object)
+    }
+
+    /// Makes the pod that an object wants, and says in its status that it runs and is ready.
+    pub fn take_up(&self, api: &ApiServer, spec: &PodSpec, mut object: Value) -> Result<RunningPod> {
         let uid = object["metadata"]["uid"].as_str().context("no uid")?.to_owned();
         // Numbers of pods that are gone are used again, as addresses are.
         let number = self.next.get();
@@ -148,6 +172,7 @@ impl Kubelet {
         let pause = Process::start(&mut command(words))?;
         object["status"] = json!({
             "phase": "Running",
+            "conditions": [{ "type": "Ready", "status": "True" }],
             "podIP": net.address(),
             "podIPs": [{ "ip": net.address() }, { "ip": net.address_v6() }],
             "containerStatuses": statuses,

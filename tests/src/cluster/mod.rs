@@ -3,10 +3,12 @@
 
 mod backend;
 mod caller;
+mod controllers;
 mod kubelet;
 pub mod manifest;
 mod mesh;
 mod proxy;
+mod rollout;
 mod server;
 mod shop;
 
@@ -14,5 +16,6 @@ pub use backend::{Backend, Refusal};
 pub use caller::Caller;
 pub use kubelet::{Kubelet, PodSpec, RunningPod, TREE};
 pub use mesh::PolicyKind;
+pub use rollout::{FRONT, Front};
 pub use server::{ApiServer, NODE};
 pub use shop::{API, AT_ONCE, Cluster, PROMISED, RAW, SERVICES, SHOP, WEB, http, is_served};

@@ -150,6 +150,11 @@ impl ApiServer {
         self.ready()
     }
 
+    /// Where another program would be that was built with it.
+    pub(super) fn beside(&self, name: &str) -> PathBuf {
+        self.program.with_file_name(name)
+    }
+
     /// Its process.
     pub fn process(&self) -> &Process {
         &self.server

@@ -32,7 +32,7 @@ pub const API: Ipv4Addr = Ipv4Addr::new(10, 96, 7, 9);
 /// Its port.
 const HTTP: u16 = 80;
 /// The slices of its Services, as the API server that is tested with has them.
-const SLICES: &str = "/apis/discovery.k8s.io/v1beta1/namespaces/shop/endpointslices";
+pub(super) const SLICES: &str = "/apis/discovery.k8s.io/v1beta1/namespaces/shop/endpointslices";
 /// What is promised from a change of the cluster to its effect.
 pub const PROMISED: Duration = Duration::from_secs(2);
 /// The line of configuration by which what changes is stored again at once.

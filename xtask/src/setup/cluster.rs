@@ -1,4 +1,5 @@
-//! A real API server for this checkout only: built from Debian's own source package, since no package holds it.
+//! A real API server, and the controllers that go with it, for this checkout only: built from Debian's own source package,
+//! since no package holds them.
 
 use std::{
     env, fs,
@@ -23,7 +24,7 @@ const PACKAGES: [(&str, &str); 5] = [
 /// The convention of others that test with one.
 const ASSETS: &str = "KUBEBUILDER_ASSETS";
 
-/// Builds it in the folder `$1`, which is removed first, and puts it at `$2`.
+/// Builds both in the folder `$1`, which is removed first, and puts the API server at `$2` and the controllers beside it.
 ///
 /// The machine's sources of packages are asked for their source packages too, in a copy of their lists. Its reflect2 is older
 /// than Debian's Go and crashes with it at the first object of a custom kind: it gets Debian's.
@@ -53,8 +54,9 @@ ln -sfn "$PWD" .go/src/k8s.io/kubernetes
 export GOPATH="$PWD/.go" CGO_ENABLED=0 GOCACHE="$1/cache" GO111MODULE=off
 unset GOFLAGS
 cd .go/src/k8s.io/kubernetes
-make WHAT=cmd/kube-apiserver
+make WHAT="cmd/kube-apiserver cmd/kube-controller-manager"
 mkdir -p "${2%/*}"
+mv "$(readlink -f _output/bin/kube-controller-manager)" "${2%/*}/kube-controller-manager"
 mv "$(readlink -f _output/bin/kube-apiserver)" "$2"
 cd /
 rm -rf "$1"
@@ -80,7 +82,9 @@ pub(super) fn install(tools: &Path) -> Result<()> {
             bail!("no kube-apiserver: name a folder that has one in {ASSETS}");
         }
         let source = tools.join("cluster/source");
-        timed("kube-apiserver, built from Debian's source package kubernetes", "6 min", || {
+        let what =
+            "kube-apiserver and kube-controller-manager, built from Debian's source package kubernetes";
+        timed(what, "8 min", || {
             fs::create_dir_all(tools)?;
             let folder = fs::canonicalize(tools)?;
             let (source, server) = (folder.join("cluster/source"), folder.join("cluster/kube-apiserver"));

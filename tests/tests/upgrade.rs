@@ -1,5 +1,7 @@
 //! One daemon after another: nobody notices that another process serves.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -65,6 +67,47 @@ fn upgrades_under_load_fail_no_request() -> Result<()> {
     );
     ensure!(outside == 0, "{outside} went direct although nobody took over");
     Ok(())
+}
+
+/// The ids of the maps that a process holds.
+fn maps(pid: i32) -> Result<BTreeSet<u32>> {
+    let mut ids = BTreeSet::new();
+    for file in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
+        // One that is closed meanwhile is no map of interest.
+        let text = fs::read_to_string(file?.path()).unwrap_or_default();
+        let id = text.lines().find_map(|line| line.strip_prefix("map_id:"));
+        ids.extend(id.and_then(|id| id.trim().parse::<u32>().ok()));
+    }
+    Ok(ids)
+}
+
+/// A daemon of another version may lay its maps out otherwise: what it would misread, it must never get.
+#[test]
+#[ignore = "needs root, cgroup2 and bpf"]
+fn a_new_daemon_adopts_no_map_of_the_one_before_and_finds_none() -> Result<()> {
+    let _machine = Exclusive::machine()?;
+    let origin = Origin::http(|_| Answer::ok("x").max_age(60))?;
+    let workload = Workload::local("w", &[origin.port()])?;
+    let agent = workload.agent()?;
+    let mut node = Node::start([workload])?;
+    agent.get(origin.addr(), "/a")?.expect(200)?;
+    let of_first = maps(node.process().pid())?;
+    ensure!(of_first.len() > 10, "{of_first:?}");
+
+    let before = node.take_over()?;
+    agent.get(origin.addr(), "/a")?.expect(200)?;
+    let (of_second, still) = (maps(node.process().pid())?, maps(before.pid())?);
+
+    ensure!(of_second.len() == of_first.len(), "{of_first:?} {of_second:?}");
+    ensure!(of_second.is_disjoint(&of_first), "adopted: {:?}", of_second.intersection(&of_first));
+    ensure!(of_second.is_disjoint(&still), "shared: {still:?}");
+    // What outlives a process is what it pins.
+    for pinned in fs::read_dir("/sys/fs/bpf").into_iter().flatten() {
+        let name = pinned?.file_name();
+        ensure!(!name.to_string_lossy().contains("sidestep"), "pinned: {}", name.display());
+    }
+    before.signal(Signal::SIGTERM)?;
+    before.finish(PATIENCE)?.succeeded().map(drop)
 }
 
 #[test]

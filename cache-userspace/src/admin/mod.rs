@@ -72,6 +72,9 @@ pub struct WorkloadStatus {
     pub reason: String,
     /// Its cgroup directory.
     pub cgroup: PathBuf,
+    /// The kernel programs that are attached to its cgroup.
+    #[serde(default)]
+    pub hooks: Vec<String>,
     /// Requests of its that the kernel answered.
     #[serde(default)]
     pub kernel_hits: u64,
@@ -185,6 +188,9 @@ pub struct Status {
     pub workloads: Vec<WorkloadStatus>,
     /// Every counter by its name; a newer daemon may have more of them.
     pub counters: BTreeMap<String, u64>,
+    /// The same by reason, those that are not zero: by the name of the counter, then by the word of `Cache-Status`.
+    #[serde(default)]
+    pub reasons: BTreeMap<String, BTreeMap<String, u64>>,
     /// The store.
     pub store: StoreStatus,
 }

@@ -4,6 +4,7 @@
 
 mod socket;
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::counters::{Counters, Figures};
 use super::explain::{BadQuestion, Explanation, QUESTION_BYTES_MAX, Question};
+use super::reasons::ReasonFigure;
 use super::switch::{Subject, Switch, Switches};
 use super::{
     AccelerationStatus, ClusterStatus, Position, Status, StoreStatus, SwitchAnswer, SwitchRequest,
@@ -79,6 +81,11 @@ impl AdminState {
     }
 
     fn status(&self) -> Status {
+        let figures = self.figures();
+        let mut reasons: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
+        for ReasonFigure { name, reason, value, .. } in &figures.by_reason {
+            reasons.entry((*name).to_owned()).or_default().insert((*reason).to_owned(), *value);
+        }
         Status {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -87,7 +94,8 @@ impl AdminState {
             acceleration: self.acceleration(),
             cluster: self.view.cluster(),
             workloads: self.view.workloads(),
-            counters: self.figures().list().into_iter().map(|(name, _, _, n)| (name.to_owned(), n)).collect(),
+            counters: figures.list().into_iter().map(|(name, _, _, n)| (name.to_owned(), n)).collect(),
+            reasons,
             store: self.view.store(),
         }
     }

@@ -14,6 +14,7 @@ use crate::admin::{
 };
 use crate::kube::index::{PodRef, PolicyState, TargetState};
 use crate::redirect::acceleration::Acceleration;
+use crate::redirect::kernel::Attachment;
 use crate::request::explain::Asker;
 
 /// Why a wanted workload is not enrolled.
@@ -58,6 +59,7 @@ impl DaemonView for View {
             state: EnrolmentState::Enrolled,
             reason: String::new(),
             cgroup: one.cgroup.path().to_owned(),
+            hooks: one.attachment.iter().flat_map(Attachment::hooks).map(str::to_owned).collect(),
             kernel_hits: kernel_hits(one.workload.id),
         });
         let failures = lock(&self.0.failures);
@@ -68,6 +70,7 @@ impl DaemonView for View {
             state: if failure.is_pending { EnrolmentState::Pending } else { EnrolmentState::Failed },
             reason: failure.reason.clone(),
             cgroup: failure.cgroup.clone(),
+            hooks: Vec::new(),
             kernel_hits: 0,
         });
         let mut all: Vec<WorkloadStatus> = served.chain(failed).collect();

@@ -1,5 +1,7 @@
 //! `sidestep status`: what one daemon does now.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -74,6 +76,7 @@ fn text(status: &DaemonStatus) -> String {
         of("uncacheable"),
         of("errors")
     );
+    write_reasons(&mut text, &status.reasons);
     if let Some(cluster) = &status.cluster {
         write_cluster(&mut text, cluster);
     }
@@ -86,9 +89,34 @@ fn text(status: &DaemonStatus) -> String {
         };
         let _ = write!(text, "  {state:<9}{}/{}/{}", one.namespace, one.service_account, one.name);
         let _ = write!(text, "  {}", one.cgroup.display());
+        if !one.hooks.is_empty() {
+            let _ = write!(text, "  {} hooks", one.hooks.len());
+        }
         let _ = if one.reason.is_empty() { writeln!(text) } else { writeln!(text, "  {}", one.reason) };
     }
     text
+}
+
+/// What the counters of reasons are about.
+const REASONS: [(&str, &str); 3] = [
+    ("bypassed_by_reason", "not looked up"),
+    ("forwarded_by_reason", "not answered from the store"),
+    ("not_stored_by_reason", "not stored"),
+];
+/// Reasons that a line names.
+const REASONS_MAX: usize = 6;
+
+fn write_reasons(text: &mut String, reasons: &BTreeMap<String, BTreeMap<String, u64>>) {
+    for (name, about) in REASONS {
+        let Some(counted) = reasons.get(name) else { continue };
+        let mut counted: Vec<_> = counted.iter().collect();
+        counted.sort_by_key(|(word, count)| (Reverse(**count), *word));
+        let more = counted.len().saturating_sub(REASONS_MAX);
+        let named = counted.iter().take(REASONS_MAX).map(|(word, count)| format!("{count} {word}"));
+        let named: Vec<String> = named.collect();
+        let _ = write!(text, "  {about}: {}", named.join(", "));
+        let _ = if more == 0 { writeln!(text) } else { writeln!(text, " and {more} more reasons") };
+    }
 }
 
 fn write_cluster(text: &mut String, cluster: &ClusterStatus) {
@@ -185,9 +213,15 @@ mod tests {
                 state: EnrolmentState::Failed,
                 reason: "no such cgroup".to_owned(),
                 cgroup: "/cg/a".into(),
+                hooks: vec!["connect4".to_owned(), "sock_ops".to_owned()],
                 kernel_hits: 0,
             }],
             counters: [("requests".to_owned(), 3)].into(),
+            reasons: [(
+                "bypassed_by_reason".to_owned(),
+                [("off".to_owned(), 1), ("split".to_owned(), 3)].into(),
+            )]
+            .into(),
             store: StoreStatus { bytes: 1, bytes_max: 2, entries: 1 },
         };
         let text = text(&status);
@@ -213,6 +247,7 @@ mod tests {
             ),
             "{text}"
         );
-        assert!(text.ends_with("  failed   shop/web/a  /cg/a  no such cgroup\n"), "{text}");
+        assert!(text.contains("  not looked up: 3 split, 1 off\ncluster"), "{text}");
+        assert!(text.ends_with("  failed   shop/web/a  /cg/a  2 hooks  no such cgroup\n"), "{text}");
     }
 }

@@ -66,9 +66,9 @@ pub enum KernelError {
 pub struct Attachment {
     // Declared in the order of detaching: connections first.
     connect: Vec<CgroupSockAddrLink>,
-    _names: Vec<CgroupSockAddrLink>,
+    names: Vec<CgroupSockAddrLink>,
     _sock_ops: SockOpsLink,
-    _enrol: Option<SockOpsLink>,
+    enrol: Option<SockOpsLink>,
 }
 
 impl Attachment {
@@ -76,6 +76,15 @@ impl Attachment {
     /// leaves, or the daemon would not know where it was meant to go.
     pub fn end_redirection(&mut self) {
         self.connect.clear();
+    }
+
+    /// The programs that are attached.
+    pub fn hooks(&self) -> impl Iterator<Item = &'static str> {
+        // All of a kind, or none.
+        let connect = CONNECT.into_iter().filter(|_| !self.connect.is_empty());
+        let names = NAMES.into_iter().filter(|_| !self.names.is_empty());
+        let all = connect.chain(names).chain([SOCK_OPS]).chain(self.enrol.as_ref().map(|_| ENROL));
+        all.map(|name| name.trim_start_matches("sidestep_"))
     }
 }
 
@@ -261,7 +270,7 @@ impl Kernel {
         };
         let names = attach(&NAMES)?;
         // Last: from now on connections are redirected, and all else must be in place.
-        Ok(Attachment { connect: attach(&CONNECT)?, _names: names, _sock_ops: sock_ops, _enrol: enrol })
+        Ok(Attachment { connect: attach(&CONNECT)?, names, _sock_ops: sock_ops, enrol })
     }
 
     /// Makes a workload, its ports and its counters known; where `members` are named, only connections from those cgroups

@@ -24,6 +24,7 @@ impl DaemonView for Fake {
             state: EnrolmentState::Pending,
             reason: "its cgroup is not there yet".to_owned(),
             cgroup: "/cg/a".into(),
+            hooks: Vec::new(),
             kernel_hits: 0,
         }]
     }

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use anyhow::Context;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
@@ -18,7 +19,7 @@ use self::enrolment::Enrolled;
 pub use self::enrolment::{Enrolment, Intercepted};
 use crate::accept::gate::Budget;
 use crate::accept::netns::SocketMaker;
-use crate::admin::{AdminServer, AdminState, Counters, Position, Switches};
+use crate::admin::{AdminServer, AdminState, Counters, ExposedServer, Position, Switches};
 use crate::clock;
 use crate::config::{Limits, PolicyConfig};
 use crate::kube::report::Reports;
@@ -127,6 +128,7 @@ pub struct Daemon {
     shared: Arc<Shared>,
     tasks: Vec<JoinHandle<()>>,
     admin: Option<JoinHandle<()>>,
+    exposed: Option<JoinHandle<()>>,
     // Dropped first among the fields below: new connections go direct before anything else ends.
     heartbeat: Option<Heartbeat>,
 }
@@ -224,21 +226,33 @@ impl Daemon {
             },
         )
         .map_err(AppError::Thread)?;
-        Ok(Self { shared, tasks, admin: None, heartbeat: Some(heartbeat) })
+        Ok(Self { shared, tasks, admin: None, exposed: None, heartbeat: Some(heartbeat) })
     }
 
-    /// Serves the admin API on a unix socket; `handover` is told where another process is to serve instead.
+    /// Serves the admin API on a unix socket, and figures at a TCP address where there is one; `handover` is told where
+    /// another process is to serve instead.
     ///
     /// # Errors
-    /// What is in the way of the socket.
-    pub fn serve_admin(&mut self, socket: &FsPath, handover: Option<Arc<Notify>>) -> anyhow::Result<()> {
-        let state = AdminState {
+    /// What is in the way of the socket or the address.
+    pub fn serve_admin(
+        &mut self,
+        socket: &FsPath,
+        metrics: Option<SocketAddr>,
+        handover: Option<Arc<Notify>>,
+    ) -> anyhow::Result<()> {
+        let state = Arc::new(AdminState {
             counters: self.shared.path.counters.clone(),
             switches: self.shared.switches.clone(),
             view: Box::new(view::View(self.shared.clone())),
             handover,
-        };
-        let server = AdminServer::bind(socket, state, self.shared.path.limits.admin_connections_max)?;
+        });
+        let connections_max = self.shared.path.limits.admin_connections_max;
+        let server = AdminServer::bind(socket, state.clone(), connections_max)?;
+        if let Some(at) = metrics {
+            let exposed = ExposedServer::bind(at, state, connections_max)
+                .with_context(|| format!("metrics cannot be told at {at}"))?;
+            self.exposed = Some(tokio::spawn(exposed.run()));
+        }
         self.admin = Some(tokio::spawn(server.run()));
         Ok(())
     }
@@ -265,10 +279,10 @@ impl Daemon {
             self.end(&name);
         }
         self.shared.path.store.clear();
-        if let Some(admin) = self.admin.take() {
-            admin.abort();
-            // Its file goes with it.
-            let _ = admin.await;
+        // The socket last: once its file is gone, another process needs all of it.
+        for task in [self.exposed.take(), self.admin.take()].into_iter().flatten() {
+            task.abort();
+            let _ = task.await;
         }
     }
 
@@ -291,7 +305,7 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         drop(self.heartbeat.take());
-        for task in self.tasks.drain(..).chain(self.admin.take()) {
+        for task in self.tasks.drain(..).chain(self.admin.take()).chain(self.exposed.take()) {
             task.abort();
         }
         for (_, enrolled) in lock(&self.shared.enrolled).drain() {

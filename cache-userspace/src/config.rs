@@ -9,6 +9,7 @@ mod limits;
 mod policy;
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -50,6 +51,8 @@ pub struct Config {
     /// Path of the admin socket.
     #[serde(deserialize_with = "fields::absolute")]
     pub admin: PathBuf,
+    /// Where figures and health are told by TCP (`/metrics`, `/healthz`); nowhere by default.
+    pub metrics: Option<SocketAddr>,
     /// Whether every malformed request is answered with 400 instead of being relayed.
     pub strict_http: bool,
     /// Threads that serve connections, 1 to 1024; one for each core by default.
@@ -78,6 +81,7 @@ impl Default for Config {
             profile: Profile::default(),
             store_bytes: ByteSize(256 << 20),
             admin: PathBuf::from(ADMIN_SOCKET),
+            metrics: None,
             strict_http: false,
             worker_threads: None,
             acceleration: Mode::default(),

@@ -3,10 +3,17 @@
 use std::ffi::OsStr;
 use std::fs;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use harness::cluster::{ApiServer, Cluster, PolicyKind, SHOP, manifest};
 use harness::process::call;
 use harness::{locate, wait};
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 /// Renders the chart with these settings; nothing where there is no Helm.
@@ -46,6 +53,11 @@ fn each_setting_of_the_chart_has_its_effect() -> Result<()> {
         ("config.storeBytes=1GiB", "storeBytes: 1GiB"),
         ("resources.limits.memory=2Gi", "memory: 2Gi"),
         ("affinity.nodeAffinity.a=b", "nodeAffinity:"),
+        ("metrics.enabled=true", "metrics: 0.0.0.0:9464"),
+        ("metrics.enabled=true", "kind: Service\n"),
+        ("metrics.enabled=true", "ports:\n            - { name: metrics, containerPort: 9464"),
+        ("metrics.enabled=true", "ingress:\n    - ports:\n        - { port: 9464, protocol: TCP }"),
+        ("metrics.enabled=true,metrics.serviceMonitor.enabled=true", "kind: ServiceMonitor"),
         ("config.kubernetes.annotatePods=true", "resources: [pods/status]\n    verbs: [patch]"),
     ] {
         let Some(text) = rendered(&[setting])? else { return Ok(()) };
@@ -54,7 +66,42 @@ fn each_setting_of_the_chart_has_its_effect() -> Result<()> {
     }
     let Some(text) = rendered(&["networkPolicy.enabled=false"])? else { return Ok(()) };
     ensure!(!text.contains("kind: NetworkPolicy"), "a policy that nobody asked for");
-    ensure!(!text.contains("pods/status"), "a right that nobody asked for");
+    for kind in ["pods/status", "kind: Service\n", "ServiceMonitor", "containerPort"] {
+        ensure!(!text.contains(kind), "{kind}, which nobody asked for");
+    }
+    Ok(())
+}
+
+/// An object as API servers of this schema read it: what they do not know is gone.
+fn known<T: DeserializeOwned + Serialize>(object: &Value) -> Result<Value> {
+    Ok(serde_json::to_value(serde_json::from_value::<T>(object.clone())?)?)
+}
+
+/// The API server that these tests run is 1.20, to which `maxSurge` is unknown.
+#[test]
+fn by_the_schema_of_a_newer_api_server_nothing_in_the_manifest_is_unknown() -> Result<()> {
+    let mut kinds = Vec::new();
+    for document in serde_yaml_ng::Deserializer::from_str(&manifest::plain()?) {
+        let object = Value::deserialize(document)?;
+        let kind = object["kind"].as_str().context("no kind")?.to_owned();
+        let known = match kind.as_str() {
+            "ClusterRole" => known::<ClusterRole>(&object)?,
+            "ClusterRoleBinding" => known::<ClusterRoleBinding>(&object)?,
+            "ConfigMap" => known::<ConfigMap>(&object)?,
+            "CustomResourceDefinition" => known::<CustomResourceDefinition>(&object)?,
+            "DaemonSet" => known::<DaemonSet>(&object)?,
+            "Namespace" => known::<Namespace>(&object)?,
+            "NetworkPolicy" => known::<NetworkPolicy>(&object)?,
+            "ServiceAccount" => known::<ServiceAccount>(&object)?,
+            _ => bail!("{kind}?"),
+        };
+        ensure!(known == object, "{kind}: {object:#}\nis read as {known:#}");
+        kinds.push(kind);
+    }
+    ensure!(kinds.len() == 8, "{kinds:?}");
+    let surging =
+        manifest::plain()?.contains("maxSurge: 1") && manifest::plain()?.contains("maxUnavailable: 0");
+    ensure!(surging, "the next daemon is not there before the one before goes");
     Ok(())
 }
 

@@ -5,6 +5,7 @@
 pub mod client;
 pub mod counters;
 pub mod explain;
+mod exposed;
 pub mod reasons;
 #[cfg(test)]
 pub(crate) mod scratch;
@@ -12,6 +13,7 @@ pub mod server;
 pub mod switch;
 
 pub use counters::{Counters, Figures, Outcome};
+pub use exposed::ExposedServer;
 pub use server::{AdminServer, AdminState, DaemonView};
 pub use switch::{Subject, Switch, Switches};
 

@@ -14,10 +14,11 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
-use hyper::service::service_fn;
+use hyper::service::{Service, service_fn};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
@@ -41,7 +42,7 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 const SWITCH_WAIT: Duration = Duration::from_millis(900);
 const SWITCH_POLL: Duration = Duration::from_millis(20);
 /// Lets other tasks run where accepting fails at once again and again, as without free descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the admin server cannot know by itself.
 pub trait DaemonView: Send + Sync {
@@ -134,9 +135,9 @@ impl AdminServer {
     ///
     /// # Errors
     /// `BindError` names what is in the way.
-    pub fn bind(path: &Path, state: AdminState, connections_max: usize) -> Result<Self, BindError> {
+    pub fn bind(path: &Path, state: Arc<AdminState>, connections_max: usize) -> Result<Self, BindError> {
         let socket = AdminSocket::bind(path)?;
-        Ok(Self { socket, state: Arc::new(state), connections_max: connections_max.max(1) })
+        Ok(Self { socket, state, connections_max: connections_max.max(1) })
     }
 
     /// Serves until dropped.
@@ -163,14 +164,23 @@ impl AdminServer {
 
 async fn serve(stream: UnixStream, state: &Arc<AdminState>) {
     let allowed = is_allowed(&stream);
-    let answer = service_fn(|request| async move {
+    let one = service_fn(|request| async move {
         Ok::<_, Infallible>(if allowed { route(request, state).await } else { refused() })
     });
+    answer(stream, one).await;
+}
+
+/// Answers one request of a connection, within a bound time and memory.
+pub(super) async fn answer<T, S>(stream: T, service: S)
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+    S: Service<Request<Incoming>, Response = Response<Full<Bytes>>, Error = Infallible>,
+{
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .keep_alive(false)
         .max_buf_size(16 << 10)
-        .serve_connection(TokioIo::new(stream), answer);
+        .serve_connection(TokioIo::new(stream), service);
     if let Ok(Err(error)) = timeout(CONNECTION_TIMEOUT, connection).await {
         tracing::debug!(%error, "an admin connection ended early");
     }
@@ -218,7 +228,7 @@ fn handover(state: &AdminState) -> Response<Full<Bytes>> {
     }
 }
 
-fn metrics(state: &AdminState) -> Response<Full<Bytes>> {
+pub(super) fn metrics(state: &AdminState) -> Response<Full<Bytes>> {
     let mut answer = text(StatusCode::OK, state.figures().prometheus_text());
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     answer.headers_mut().insert(CONTENT_TYPE, kind);
@@ -300,14 +310,14 @@ fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
     }
 }
 
-fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+pub(super) fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
     let mut answer = Response::new(Full::new(Bytes::from(body)));
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     answer
 }
 
-fn not_allowed(method: &'static str) -> Response<Full<Bytes>> {
+pub(super) fn not_allowed(method: &'static str) -> Response<Full<Bytes>> {
     let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, format!("only {method} is possible here\n"));
     answer.headers_mut().insert(ALLOW, HeaderValue::from_static(method));
     answer

@@ -130,7 +130,7 @@ impl Exec {
         };
         let patience = options.limits.drain_timeout;
         let mut daemon = Daemon::start(options, switches.clone())?;
-        match (daemon.serve_admin(socket, None), &self.admin) {
+        match (daemon.serve_admin(socket, None, None), &self.admin) {
             (Err(error), Some(_)) => return Err(error),
             (Err(error), None) => tracing::warn!(%error, "no admin socket"),
             (Ok(()), _) => {}

@@ -137,7 +137,7 @@ impl Node {
             daemon.join(cluster.membership.clone());
         }
         let handover = Arc::new(Notify::new());
-        daemon.serve_admin(&config.admin, Some(handover.clone()))?;
+        daemon.serve_admin(&config.admin, config.metrics, Some(handover.clone()))?;
         let mut ticks = tokio::time::interval(RECONCILE);
         let mut enrolled = EnrolledSet::default();
         let mut looked: Option<Instant> = None;

@@ -60,7 +60,7 @@ fn daemon(dir: &Scratch, name: &str, beating: bool) -> Switches {
         view: Box::new(Empty),
         handover: None,
     };
-    tokio::spawn(AdminServer::bind(&path, state, 4).unwrap().run());
+    tokio::spawn(AdminServer::bind(&path, Arc::new(state), 4).unwrap().run());
     if beating {
         let switches = switches.clone();
         tokio::spawn(async move {

@@ -10,6 +10,7 @@ const FULL: &str = "profile: rfc9111
 storeBytes: 1GiB
 admin: /tmp/a.sock
 strictHttp: true
+metrics: 127.0.0.1:9464
 workerThreads: 3
 acceleration: hits
 hotBytes: 32MiB
@@ -43,6 +44,7 @@ fn a_full_configuration_is_read() {
     assert_eq!(config.profile, Profile::Rfc9111);
     assert_eq!(config.store_bytes, ByteSize(1 << 30));
     assert!(config.strict_http);
+    assert_eq!(config.metrics, "127.0.0.1:9464".parse().ok());
     assert_eq!(config.worker_threads, NonZeroUsize::new(3));
     assert_eq!((config.acceleration, config.hot_bytes), (Mode::Hits, ByteSize(32 << 20)));
     assert!(config.skipped_fields.contains("x-trace") && !config.skipped_fields.contains("traceparent"));
@@ -134,12 +136,12 @@ fn more_ports_than_the_limit_are_refused_and_exactly_the_limit_is_not() {
 fn two_workloads_of_one_name_or_cgroup_are_refused_at_the_second() {
     let twice = FULL.replace("name: b", "name: \"a\" # again");
     assert!(
-        refusal(&twice).ends_with("workloads[1].name: \"a\" is already used at line 23"),
+        refusal(&twice).ends_with("workloads[1].name: \"a\" is already used at line 24"),
         "{}",
         refusal(&twice)
     );
     let shared = FULL.replace("/cg/b", "/cg/a");
-    assert!(refusal(&shared).ends_with("workloads[1].cgroup: \"/cg/a\" is already used at line 24"));
+    assert!(refusal(&shared).ends_with("workloads[1].cgroup: \"/cg/a\" is already used at line 25"));
 }
 
 #[test]

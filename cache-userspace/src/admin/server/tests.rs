@@ -1,10 +1,13 @@
 //! The admin server as its client sees it, over a real socket.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
+use super::super::ExposedServer;
 use super::*;
 use crate::admin::EnrolmentState;
 use crate::admin::client::{AdminClient, ClientError};
@@ -97,7 +100,7 @@ fn start_with(handover: Option<Arc<Notify>>) -> Daemon {
         view: Box::new(Fake(AtomicU64::new(0))),
         handover: handover.clone(),
     };
-    let task = tokio::spawn(AdminServer::bind(&path, state, 2).unwrap().run());
+    let task = tokio::spawn(AdminServer::bind(&path, Arc::new(state), 2).unwrap().run());
     let switch = switches.redirection;
     Daemon { client: AdminClient::new(&path), counters, switch, task, dir, handover }
 }
@@ -115,6 +118,55 @@ async fn who_is_to_take_over_is_told_and_so_is_the_daemon() {
     };
     assert_eq!(status, StatusCode::CONFLICT);
     assert!(text.contains("hands nothing over"), "{text}");
+}
+
+/// Sends a request as bytes, and returns all that comes.
+async fn by_tcp(at: SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(at).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut said = String::new();
+    stream.read_to_string(&mut said).await.unwrap();
+    said
+}
+
+#[tokio::test]
+async fn by_tcp_figures_and_health_are_told_and_nothing_else_and_nothing_is_changed() {
+    let dir = Scratch::new();
+    let path = dir.path().join("admin.sock");
+    let state = AdminState {
+        counters: Arc::new(Counters::default()),
+        switches: Switches::new(dir.path(), &path),
+        view: Box::new(Fake(AtomicU64::new(0))),
+        handover: Some(Arc::new(Notify::new())),
+    };
+    let server = ExposedServer::bind("127.0.0.1:0".parse().unwrap(), Arc::new(state), 2).unwrap();
+    let at = server.address().unwrap();
+    let task = tokio::spawn(server.run());
+
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+    let figures = by_tcp(at, &get("/metrics")).await;
+    assert!(
+        figures.starts_with("HTTP/1.1 200 OK\r\n") && figures.contains("sidestep_requests_total 0"),
+        "{figures}"
+    );
+    assert!(by_tcp(at, &get("/healthz")).await.ends_with("\r\n\r\nok\n"));
+    for (request, status) in [
+        (get("/v1/status"), 404),
+        (get("/v1/explain"), 404),
+        (
+            "PUT /v1/switch HTTP/1.1\r\nHost: a\r\nContent-Length: 15\r\n\r\n{\"state\":\"off\"}".to_owned(),
+            404,
+        ),
+        ("POST /v1/handover HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n".to_owned(), 404),
+        ("POST /metrics HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n".to_owned(), 405),
+        ("nonsense\r\n\r\n".to_owned(), 400),
+    ] {
+        let said = by_tcp(at, &request).await;
+        assert!(said.starts_with(&format!("HTTP/1.1 {status} ")), "{request}: {said}");
+    }
+    task.abort();
+    let _ = task.await;
+    assert!(TcpStream::connect(at).await.is_err(), "somebody still listens");
 }
 
 /// A heartbeat that follows the switch at once, for as long as the returned task lives.

@@ -487,4 +487,6 @@ fn owner(meta: &Meta) -> Option<ObjectKey> {
 }
 
 #[cfg(test)]
+mod newer_tests;
+#[cfg(test)]
 mod tests;

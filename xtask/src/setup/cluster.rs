@@ -84,7 +84,7 @@ pub(super) fn install(tools: &Path) -> Result<()> {
         let source = tools.join("cluster/source");
         let what =
             "kube-apiserver and kube-controller-manager, built from Debian's source package kubernetes";
-        timed(what, "8 min", || {
+        timed(what, "7 min", || {
             fs::create_dir_all(tools)?;
             let folder = fs::canonicalize(tools)?;
             let (source, server) = (folder.join("cluster/source"), folder.join("cluster/kube-apiserver"));

@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use self::enrolment::Enrolled;
 pub use self::enrolment::{Enrolment, Intercepted};
 use crate::accept::gate::Budget;
+use crate::accept::keeper::Keeper;
 use crate::accept::netns::SocketMaker;
 use crate::admin::{AdminServer, AdminState, Counters, ExposedServer, Position, Switches};
 use crate::clock;
@@ -94,6 +95,9 @@ pub enum AppError {
     /// The network namespace is not the pod's: its processes were in another one for a moment.
     #[error("the network namespace of its processes has none of the pod's addresses")]
     OtherNetns,
+    /// The process that keeps listeners could not be started.
+    #[error("cannot start the process that keeps listeners: {0}")]
+    Keeper(#[source] io::Error),
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(#[source] io::Error),
@@ -105,6 +109,8 @@ pub enum AppError {
 /// What the daemon's parts share.
 struct Shared {
     kernel: Arc<Kernel>,
+    /// Has the listeners too.
+    keeper: Arc<Keeper>,
     path: Arc<Path>,
     switches: Switches,
     acceleration: Acceleration,
@@ -146,6 +152,8 @@ impl Daemon {
     pub fn start(options: Options, switches: Switches) -> Result<Self, AppError> {
         let Options { profile, store_bytes, is_strict, policy, excluded_users, acceleration, limits } =
             options;
+        // First: it is to have no copy of the kernel's programs.
+        let keeper = Keeper::start().map_err(AppError::Keeper)?;
         let skipped = acceleration.skipped.clone();
         let (kernel, acceleration) = acceleration::load(&acceleration)?;
         acceleration.log();
@@ -186,6 +194,7 @@ impl Daemon {
         let path = Arc::new(Path::new(parts, limits));
         let shared = Arc::new(Shared {
             kernel: kernel.clone(),
+            keeper,
             path,
             switches,
             acceleration,

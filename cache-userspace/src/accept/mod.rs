@@ -2,6 +2,7 @@
 //! go by the kernel's map.
 
 pub mod gate;
+pub mod keeper;
 pub mod netns;
 pub mod sniff;
 

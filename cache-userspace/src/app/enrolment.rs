@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::{AppError, Daemon, Shared, lock, view};
 use crate::accept::gate::Gate;
+use crate::accept::keeper::Kept;
 use crate::accept::netns::Netns;
 use crate::accept::{Acceptor, Taken};
 use crate::clock;
@@ -102,6 +103,7 @@ pub(super) struct Enrolled {
     pub(super) intercepted: Intercepted,
     pub(super) attachment: Option<Attachment>,
     pub(super) accepting: Vec<JoinHandle<()>>,
+    pub(super) kept: Vec<Kept>,
     pub(super) gate: Arc<Gate>,
     pub(super) taken: Arc<Taken>,
 }
@@ -190,13 +192,28 @@ impl Daemon {
         if let Some(hot) = &shared.path.hot {
             hot.add_workload(id, epoch);
         }
+        let kept = [Some(&listeners.on4), listeners.on6.as_ref()].into_iter().flatten();
+        let kept = kept.map(|listener| shared.keeper.keep(listener)).collect::<Result<_, _>>();
+        let kept = kept.unwrap_or_else(|error| {
+            tracing::warn!(%error, "listeners are not kept: a kill may refuse connections");
+            Vec::new()
+        });
         let listeners = [Some(listeners.on4), listeners.on6].into_iter().flatten();
         let listeners: Vec<_> =
             listeners.map(TcpListener::from_std).collect::<Result<_, _>>().map_err(AppError::Listen)?;
         let accept = |listener| tokio::spawn(acceptor.clone().run(listener));
         let accepting = listeners.into_iter().map(accept).collect();
-        let mut enrolled =
-            Enrolled { workload, cgroup, members, intercepted, attachment: None, accepting, gate, taken };
+        let mut enrolled = Enrolled {
+            workload,
+            cgroup,
+            members,
+            intercepted,
+            attachment: None,
+            accepting,
+            kept,
+            gate,
+            taken,
+        };
         shared.path.counters.workloads_served.incr();
         let attached = shared
             .kernel
@@ -346,11 +363,12 @@ impl Shared {
             hot.remove_workload(id);
         }
         self.path.pool.forget_workload(id);
-        let accepting = std::mem::take(&mut enrolled.accepting);
+        let (accepting, kept) = (std::mem::take(&mut enrolled.accepting), std::mem::take(&mut enrolled.kept));
         // What was redirected a moment ago is still in the listener's queue.
         let end = async move {
             tokio::time::sleep(Duration::from_millis(200)).await;
             drop(attachment);
+            drop(kept);
             accepting.iter().for_each(JoinHandle::abort);
         };
         match tokio::runtime::Handle::try_current() {

@@ -158,7 +158,6 @@ fn path() -> Result<Arc<Path>> {
         bypass: Bypass::new(None, &limits),
         hot: None,
         counters: Arc::new(Counters::default()),
-        stale_after: None,
         is_strict: false,
     };
     Ok(Arc::new(Path::new(parts, limits)))

@@ -16,13 +16,14 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use self::enrolment::Enrolled;
-pub use self::enrolment::{Enrolment, Intercepted};
+pub use self::enrolment::{Enrolment, Intercepted, Snapshots};
 use crate::accept::gate::Budget;
 use crate::accept::keeper::Keeper;
 use crate::accept::netns::SocketMaker;
 use crate::admin::{AdminServer, AdminState, Counters, ExposedServer, Position, Switches};
 use crate::clock;
 use crate::config::{Limits, PolicyConfig};
+use crate::kube::index::PolicyState;
 use crate::kube::report::Reports;
 use crate::kube::watch::Health;
 use crate::policy::{Profile, Rules};
@@ -125,6 +126,8 @@ struct Shared {
     failures: Mutex<HashMap<String, view::Failure>>,
     /// The cluster that the node belongs to.
     cluster: Mutex<Option<Membership>>,
+    /// What has become of each policy of the cluster: what holds already.
+    policies: Mutex<Vec<PolicyState>>,
     /// What is intercepted for workloads of a cluster.
     destinations: Mutex<HashSet<SocketAddr>>,
 }
@@ -133,6 +136,8 @@ struct Shared {
 pub struct Daemon {
     shared: Arc<Shared>,
     tasks: Vec<JoinHandle<()>>,
+    /// What ends when another process serves.
+    along: Vec<JoinHandle<()>>,
     admin: Option<JoinHandle<()>>,
     exposed: Option<JoinHandle<()>>,
     // Dropped first among the fields below: new connections go direct before anything else ends.
@@ -205,6 +210,7 @@ impl Daemon {
             enrolments: AtomicU32::default(),
             failures: Mutex::default(),
             cluster: Mutex::default(),
+            policies: Mutex::default(),
             destinations: Mutex::default(),
         });
         let pulse = Arc::new(Pulse::default());
@@ -235,7 +241,7 @@ impl Daemon {
             },
         )
         .map_err(AppError::Thread)?;
-        Ok(Self { shared, tasks, admin: None, exposed: None, heartbeat: Some(heartbeat) })
+        Ok(Self { shared, tasks, along: Vec::new(), admin: None, exposed: None, heartbeat: Some(heartbeat) })
     }
 
     /// Serves the admin API on a unix socket, and figures at a TCP address where there is one; `handover` is told where
@@ -271,6 +277,11 @@ impl Daemon {
         *lock(&self.shared.cluster) = Some(membership);
     }
 
+    /// Runs something until the daemon retires.
+    pub fn runs_along(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        self.along.push(tokio::spawn(task));
+    }
+
     /// The figures, the kernel's included.
     pub fn figures(&self) -> crate::admin::Figures {
         self.shared.fold_kernel_counters();
@@ -282,6 +293,10 @@ impl Daemon {
     pub async fn retire(&mut self) {
         drop(self.heartbeat.take());
         self.shared.path.routes.end();
+        self.along.drain(..).for_each(|task| task.abort());
+        if let Some(cluster) = &*lock(&self.shared.cluster) {
+            cluster.reports.end();
+        }
         let names: Vec<String> = lock(&self.shared.enrolled).keys().cloned().collect();
         for name in names {
             // Another process may have told of the pods already.
@@ -314,7 +329,13 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         drop(self.heartbeat.take());
-        for task in self.tasks.drain(..).chain(self.admin.take()).chain(self.exposed.take()) {
+        for task in self
+            .tasks
+            .drain(..)
+            .chain(self.along.drain(..))
+            .chain(self.admin.take())
+            .chain(self.exposed.take())
+        {
             task.abort();
         }
         for (_, enrolled) in lock(&self.shared.enrolled).drain() {

@@ -256,10 +256,10 @@ impl Path {
         let key = connection.key(request, &content.bytes, past.service);
         let mut wait_until = None;
         for look in 1..=LOOKS_MAX {
-            // What was waited for may have taken longer than the service stayed what it was.
+            // What was waited for, content or an answer, may have taken longer than the service stayed what it was.
             let is_current =
                 |service: &Arc<Service>| self.routes.is_current(&connection.destination, service);
-            if look > 1 && !service.is_none_or(is_current) {
+            if (look > 1 || is_query(request)) && !service.is_none_or(is_current) {
                 break;
             }
             let search_key = if is_query(request) { None } else { self.searches.key(&key, &request.target) };

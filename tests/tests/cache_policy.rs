@@ -1,5 +1,7 @@
 //! What a team says about caching of its services, as an object of the cluster, on a real API server.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -126,5 +128,69 @@ fn what_is_wrong_is_refused_by_the_api_server_already() -> Result<()> {
         let refused = refused.with_context(|| format!("taken: {spec}"))?.to_string();
         ensure!(refused.contains(field), "{spec}: {refused}");
     }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root, cgroup2 and bpf"]
+fn what_the_daemon_cannot_read_stops_hits_of_its_namespace_and_is_told() -> Result<()> {
+    let Some(cluster) = Cluster::enabled(&[AT_ONCE])? else { return Ok(()) };
+    let _backend = cluster.backend()?;
+    let pod = cluster.run_as("a", "web")?;
+    let agent = pod.agent("app")?;
+    let mut caller = Caller::new(&agent, http(API));
+    caller.heat("/a")?;
+
+    // The schema takes it: it cannot say which keys there may be.
+    let spec = "targetRefs: [{ kind: Service, name: web }]\nnegative: { \"401\": 10s }";
+    cluster.api.apply(&policy("odd", spec), &[])?;
+
+    is_told(&mut caller, "/a", "fwd=bypass; detail=unreadable-policy")?;
+    let said = state(&cluster, "odd")?;
+    ensure!(said["trouble"].as_str().is_some_and(|why| why.contains("401")), "{said}");
+    cluster.api.kubectl(&["delete", "cachepolicy", "odd", "-n", "shop"])?;
+    caller.heat("/a").map(drop)
+}
+
+#[test]
+#[ignore = "needs root, cgroup2 and bpf"]
+fn a_request_that_waits_while_a_policy_comes_is_given_nothing_that_was_stored_before() -> Result<()> {
+    let Some(cluster) = Cluster::enabled(&[AT_ONCE])? else { return Ok(()) };
+    let [is_down, is_held, is_asked] = [(); 3].map(|()| Arc::new(AtomicBool::new(false)));
+    let (down, held, asked) = (is_down.clone(), is_held.clone(), is_asked.clone());
+    let _origin = Origin::http_on(cluster.kubelet.net().listen_as(API, 80)?, move |_| {
+        if !down.load(Ordering::Relaxed) {
+            return Answer::ok("before").field("Cache-Control", "max-age=1, stale-if-error=600");
+        }
+        while held.load(Ordering::Relaxed) {
+            asked.store(true, Ordering::Relaxed);
+            wait::pause(Duration::from_millis(5));
+        }
+        Answer::status("503 Service Unavailable", "down")
+    })?;
+    let pod = cluster.run_as("a", "web")?;
+    let agent = pod.agent("app")?;
+    let mut caller = Caller::new(&agent, http(API));
+    for _ in 0..2 {
+        caller.get("/a")?.expect(200)?;
+    }
+    wait::pause(Duration::from_millis(1500));
+    is_down.store(true, Ordering::Relaxed);
+    ensure!(agent.get(http(API), "/a")?.text() == "before", "not given instead of an error");
+
+    is_held.store(true, Ordering::Relaxed);
+    let waiting = agent.connect(http(API))?;
+    waiting.send(format!("GET /a HTTP/1.1\r\nHost: {}\r\n\r\n", http(API)))?;
+    wait::wait_until(wait::PATIENCE, "a request at the origin", || is_asked.load(Ordering::Relaxed))?;
+    let off = policy("api", "targetRefs: [{ kind: Service, name: api }]\nmode: \"off\"");
+    let applied = cluster
+        .api
+        .apply(&off, &[])
+        .and_then(|_| wait::wait_until(PROMISED, "a policy that holds", || state(&cluster, "api").is_ok()));
+    // Whatever came of it: the origin must not wait for ever.
+    is_held.store(false, Ordering::Relaxed);
+    applied?;
+    let response = waiting.response_within("GET", wait::PATIENCE)?;
+    ensure!(response.status() == 503 && response.text() == "down", "{}", response.head_text());
     Ok(())
 }

@@ -150,7 +150,7 @@ fn boot_all<'a>(checkout: &Checkout, kernels: &'a [Kernel]) -> Result<Vec<Booted
         };
         let (mut console, mut faults) = boot()?;
         let mut before = Vec::new();
-        if !faults.is_empty() && !console.is_kernels_fault() {
+        if !faults.is_empty() && console.is_kernel_well() {
             eprintln!("\n== once more, for tests failed: {}", faults.join("; "));
             before = faults;
             (console, faults) = boot()?;

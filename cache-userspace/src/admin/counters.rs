@@ -132,7 +132,7 @@ counters! {
         workloads_served: Gauge,
         /// Workloads that could not be served, or no longer, counted for each new reason.
         enrolment_failures: Counter,
-        /// Reports to the cluster about pods that were left out because too many were waiting.
+        /// Reports to the cluster about pods that were left out because too many were waiting, or were refused.
         reports_dropped: Counter,
         /// Authorization leases of pods that a refusal ended.
         leases_revoked: Counter,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use cache_common::redirect::{BY_DESTINATION, LOOPBACK, PAUSED, Workload as KernelWorkload};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::{AppError, Daemon, Shared, lock, view};
@@ -23,6 +24,9 @@ use crate::kube::index::{PodRef, Snapshot};
 use crate::kube::report::Report;
 use crate::redirect::cgroup::Cgroup;
 use crate::redirect::kernel::{Attachment, Kernel, words};
+
+/// What the cluster says, as it changes.
+pub type Snapshots = watch::Receiver<Option<Arc<Snapshot>>>;
 
 /// A workload to be enrolled.
 #[derive(Debug)]
@@ -118,7 +122,7 @@ impl Daemon {
         let _one = lock(&self.shared.changing);
         self.try_enrol(enrolment)?;
         let before = lock(&self.shared.failures).remove(&name);
-        let after_failure = before.is_some_and(|before| !before.is_pending);
+        let after_failure = before.is_some_and(|before| before.was_told);
         self.shared.report(pod.as_ref(), Report::Served { after_failure });
         Ok(())
     }
@@ -242,36 +246,19 @@ impl Daemon {
         self.shared.report(gone.as_ref().and_then(|gone| gone.pod.as_ref()), Report::Unwanted);
     }
 
-    /// Makes these the services of the cluster: what is stored of others, or of what they were before, no longer counts, and
-    /// the connections of pods to them are redirected.
-    pub fn publish(&self, snapshot: &Snapshot) {
-        let shared = &self.shared;
-        let pause = lock(&shared.cluster).as_ref().map_or(Duration::ZERO, |cluster| cluster.storing_pause);
-        // First: what is promoted looks at it last, and a connection that is redirected must find its service.
-        let outdated = shared.path.routes.publish(snapshot, clock::boot(), pause);
-        if let (Some(hot), false) = (&shared.path.hot, outdated.is_empty()) {
-            let outdated: HashSet<_> =
-                outdated.iter().map(|at| (words(at.ip()), u32::from(at.port()))).collect();
-            hot.remove_destinations(|ip, port| outdated.contains(&(*ip, port)));
-        }
-        self.intercept(snapshot.destinations.keys().copied().collect());
-    }
-
-    fn intercept(&self, destinations: HashSet<SocketAddr>) {
-        let mut before = lock(&self.shared.destinations);
-        if *before == destinations {
-            return;
-        }
-        let refused = self.shared.kernel.replace_destinations(&before, &destinations);
-        *before = destinations;
-        if !refused.is_empty() {
-            let count = refused.len();
-            tracing::warn!(count, "the kernel's table of services is full: connections to so many go direct");
-            // They are offered again with the next news.
-            for address in refused {
-                before.remove(&address);
+    /// Publishes what the cluster says as long as the result runs: news are not to wait while pods are enrolled.
+    pub fn follow(&self, mut snapshots: Snapshots) -> impl Future<Output = ()> + use<> {
+        let shared = self.shared.clone();
+        async move {
+            while snapshots.changed().await.is_ok() {
+                shared.publish_latest(&snapshots);
             }
         }
+    }
+
+    /// Publishes what the cluster says now, if anything, before it is returned.
+    pub fn publish_latest(&self, snapshots: &Snapshots) -> Option<Arc<Snapshot>> {
+        self.shared.publish_latest(snapshots)
     }
 
     /// Lets a workload's new connections go direct; those that are open end with their next answer.
@@ -302,6 +289,48 @@ impl Daemon {
 }
 
 impl Shared {
+    /// Who comes second publishes what is latest by then: nothing older ever follows.
+    fn publish_latest(&self, snapshots: &Snapshots) -> Option<Arc<Snapshot>> {
+        // Held first, and by nobody who holds another lock.
+        let mut policies = lock(&self.policies);
+        let snapshot = snapshots.borrow().clone()?;
+        self.publish_services(&snapshot);
+        // Said once it is so.
+        policies.clone_from(&snapshot.policies);
+        Some(snapshot)
+    }
+
+    /// Makes these the services of the cluster: what is stored of others, or of what they were before, no longer counts, and
+    /// the connections of pods to them are redirected.
+    fn publish_services(&self, snapshot: &Snapshot) {
+        let pause = lock(&self.cluster).as_ref().map_or(Duration::ZERO, |cluster| cluster.storing_pause);
+        // First: what is promoted looks at it last, and a connection that is redirected must find its service.
+        let outdated = self.path.routes.publish(snapshot, clock::boot(), pause);
+        if let (Some(hot), false) = (&self.path.hot, outdated.is_empty()) {
+            let outdated: HashSet<_> =
+                outdated.iter().map(|at| (words(at.ip()), u32::from(at.port()))).collect();
+            hot.remove_destinations(|ip, port| outdated.contains(&(*ip, port)));
+        }
+        self.intercept(snapshot.destinations.keys().copied().collect());
+    }
+
+    fn intercept(&self, destinations: HashSet<SocketAddr>) {
+        let mut before = lock(&self.destinations);
+        if *before == destinations {
+            return;
+        }
+        let refused = self.kernel.replace_destinations(&before, &destinations);
+        *before = destinations;
+        if !refused.is_empty() {
+            let count = refused.len();
+            tracing::warn!(count, "the kernel's table of services is full: connections to so many go direct");
+            // They are offered again with the next news.
+            for address in refused {
+                before.remove(&address);
+            }
+        }
+    }
+
     /// Ends an enrolment for good: a proxy that nobody told us of takes the pod's connections, and its own came here.
     fn leave_alone(&self, name: &str, epoch: u32) {
         let _one = lock(&self.changing);
@@ -320,6 +349,7 @@ impl Shared {
             service_account: enrolled.workload.service_account.clone(),
             cgroup: enrolled.cgroup.path().to_owned(),
             is_pending: false,
+            was_told: false,
             reason: reason.to_owned(),
         };
         self.failed(name, failure);
@@ -328,9 +358,13 @@ impl Shared {
 
     /// Remembers why a workload is not enrolled; says whether that is news, which the cluster is told of then.
     fn failed(&self, name: &str, failure: view::Failure) -> bool {
-        let view::Failure { pod, reason, is_pending, .. } = failure.clone();
-        let before = lock(&self.failures).insert(name.to_owned(), failure);
+        let (pod, reason, is_pending) = (failure.pod.clone(), failure.reason.clone(), failure.is_pending);
+        let mut failures = lock(&self.failures);
+        let before = failures.get(name).filter(|before| before.pod == pod);
         let is_news = before.is_none_or(|before| before.reason != reason);
+        let was_told = before.is_some_and(|before| before.was_told) || !is_pending;
+        failures.insert(name.to_owned(), view::Failure { was_told, ..failure });
+        drop(failures);
         if is_news && !is_pending {
             self.path.counters.enrolment_failures.incr();
             self.report(pod.as_ref(), Report::NotServed(reason));
@@ -342,7 +376,7 @@ impl Shared {
     fn report(&self, pod: Option<&PodRef>, report: Report) {
         let cluster = lock(&self.cluster);
         if let (Some(pod), Some(membership)) = (pod, &*cluster) {
-            membership.reports.tell(pod, report, &self.path.counters);
+            membership.reports.tell(pod, report);
         }
     }
 

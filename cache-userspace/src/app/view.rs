@@ -30,6 +30,8 @@ pub struct Failure {
     pub cgroup: PathBuf,
     /// Whether it is merely not there yet.
     pub is_pending: bool,
+    /// Whether the cluster was told that it is not served.
+    pub was_told: bool,
     /// One sentence.
     pub reason: String,
 }
@@ -101,6 +103,9 @@ impl DaemonView for View {
     }
 
     fn cluster(&self) -> Option<ClusterStatus> {
+        // One lock at a time: who publishes holds that of the policies, and asks for the cluster.
+        let policies = lock(&self.0.policies).iter().map(policy_status).collect();
+        let destinations = lock(&self.0.destinations).len() as u64;
         let cluster = lock(&self.0.cluster);
         let Membership { node, health, .. } = cluster.as_ref()?;
         let watches = health.kinds().into_iter().map(|(kind, watched)| WatchStatus {
@@ -108,12 +113,7 @@ impl DaemonView for View {
             is_synced: watched.is_synced,
             trouble: watched.trouble,
         });
-        Some(ClusterStatus {
-            node: node.clone(),
-            watches: watches.collect(),
-            destinations: lock(&self.0.destinations).len() as u64,
-            policies: self.0.path.routes.services().policies.iter().map(policy_status).collect(),
-        })
+        Some(ClusterStatus { node: node.clone(), watches: watches.collect(), destinations, policies })
     }
 
     fn explain(&self, question: &Question) -> Result<Explanation, BadQuestion> {
@@ -133,6 +133,9 @@ impl Shared {
     /// Copies what the kernel programs have counted into the daemon's figures.
     pub(super) fn fold_kernel_counters(&self) {
         let counters = &self.path.counters;
+        if let Some(cluster) = &*lock(&self.cluster) {
+            counters.reports_dropped.follow(cluster.reports.dropped());
+        }
         let mut passed = 0;
         for counter in KernelCounter::ALL {
             let value = self.kernel.count(*counter);

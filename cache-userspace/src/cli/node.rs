@@ -17,7 +17,7 @@ use self::candidates::Candidates;
 use crate::admin::Switches;
 use crate::admin::server::BindError;
 use crate::admin::switch::state_dir;
-use crate::app::{Daemon, Membership, Options, raise_descriptor_limit};
+use crate::app::{Daemon, Membership, Options, Snapshots, raise_descriptor_limit};
 use crate::config::{Config, KubernetesConfig, Limits, WorkloadConfig};
 use crate::kube;
 use crate::kube::index::{Settings, Snapshot};
@@ -135,6 +135,7 @@ impl Node {
         let mut daemon = Daemon::start(options, switches)?;
         if let Some(cluster) = &cluster {
             daemon.join(cluster.membership.clone());
+            daemon.runs_along(daemon.follow(cluster.snapshots.clone()));
         }
         let handover = Arc::new(Notify::new());
         daemon.serve_admin(&config.admin, config.metrics, Some(handover.clone()))?;
@@ -213,7 +214,7 @@ enum Ended {
 struct Cluster {
     membership: Membership,
     cgroup_root: Option<PathBuf>,
-    snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    snapshots: Snapshots,
     /// What was last taken up of them.
     taken_up: Arc<Snapshot>,
 }
@@ -248,8 +249,9 @@ impl Cluster {
 
     /// Makes its services those that are intercepted; says whether it says something else of the pods.
     fn take_up(&mut self, daemon: &Daemon) -> bool {
-        let Some(snapshot) = self.snapshots.borrow_and_update().clone() else { return false };
-        daemon.publish(&snapshot);
+        self.snapshots.borrow_and_update();
+        // Whose services are not known must not be enrolled.
+        let Some(snapshot) = daemon.publish_latest(&self.snapshots) else { return false };
         let is_other = snapshot.pods != self.taken_up.pods;
         self.taken_up = snapshot;
         is_other

@@ -28,9 +28,9 @@ pub struct PolicyConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span(pub Duration);
 
-/// `auto`, or a time.
+/// `auto`, a time, or `never`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct After(pub StaleAfter);
+pub struct After(pub Option<StaleAfter>);
 
 /// A status code from 400 to 599 that does not depend on who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,7 +39,7 @@ pub struct ErrorStatus(pub u16);
 impl PolicyConfig {
     /// The rules with what is allowed here; they stay what they are where nothing is said.
     pub fn apply(&self, rules: Rules) -> Rules {
-        let late_after = self.stale_after.map(|after| after.0).or(rules.late_after);
+        let late_after = self.stale_after.map_or(rules.late_after, |after| after.0);
         let negative = match self.negative.is_empty() {
             true => rules.negative,
             false => self.negative.iter().map(|(status, span)| (status.0, span.0)).collect(),
@@ -99,7 +99,7 @@ impl Serialize for Span {
 }
 
 /// What the schema says of a time; the daemon reads more than it lets through.
-const SPAN_PATTERN: &str = "^([0-9]+(ms|s|m|h|d) ?)+$";
+const SPAN_PATTERN: &str = "^([0-9]{1,9}(ms|s|m|h|d) ?)+$";
 
 impl JsonSchema for Span {
     fn schema_name() -> Cow<'static, str> {
@@ -118,8 +118,9 @@ impl JsonSchema for Span {
 impl Serialize for After {
     fn serialize<S: Serializer>(&self, output: S) -> Result<S::Ok, S::Error> {
         match self.0 {
-            StaleAfter::Auto => output.serialize_str("auto"),
-            StaleAfter::Fixed(time) => Span(time).serialize(output),
+            None => output.serialize_str("never"),
+            Some(StaleAfter::Auto) => output.serialize_str("auto"),
+            Some(StaleAfter::Fixed(time)) => Span(time).serialize(output),
         }
     }
 }
@@ -134,7 +135,7 @@ impl JsonSchema for After {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": "^auto$|".to_owned() + SPAN_PATTERN })
+        json_schema!({ "type": "string", "pattern": "^(auto|never)$|".to_owned() + SPAN_PATTERN })
     }
 }
 
@@ -147,10 +148,11 @@ impl Serialize for ErrorStatus {
 impl<'de> Deserialize<'de> for After {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
         let read = |text: &str| match text {
-            "auto" => Ok(Self(StaleAfter::Auto)),
-            text => duration(text).map(|time| Self(StaleAfter::Fixed(time))),
+            "auto" => Ok(Self(Some(StaleAfter::Auto))),
+            "never" => Ok(Self(None)),
+            text => duration(text).map(|time| Self(Some(StaleAfter::Fixed(time)))),
         };
-        input.deserialize_str(Text { expected: "`auto` or a time such as 300ms", read })
+        input.deserialize_str(Text { expected: "`auto`, `never` or a time such as 300ms", read })
     }
 }
 

@@ -54,7 +54,7 @@ fn a_full_configuration_is_read() {
     assert_eq!(rules.stale_while_revalidate, Some(seconds(30)));
     assert_eq!((rules.stale_if_error, rules.stale_after), (Some(seconds(300)), true));
     assert_eq!(*rules.negative, [(404, seconds(10)), (503, seconds(1))]);
-    assert_eq!(config.policy.stale_after, Some(After(StaleAfter::Auto)));
+    assert_eq!(config.policy.stale_after, Some(After(Some(StaleAfter::Auto))));
     let [a, b] = &config.workloads[..] else { panic!("{config:?}") };
     assert_eq!((a.namespace.as_str(), a.service_account.as_str()), ("shop", "web"));
     assert_eq!(a.netns.as_deref(), Some(Path::new("/run/netns/a")));

@@ -47,6 +47,8 @@ pub enum Right {
     Watch(Kind),
     /// To write Events.
     Report,
+    /// To change pods' annotations.
+    Annotate,
 }
 
 impl Right {
@@ -57,6 +59,7 @@ impl Right {
                 if group.is_empty() { plural.to_owned() } else { format!("{plural}.{group}") }
             }
             Self::Report => "events.events.k8s.io (create)".to_owned(),
+            Self::Annotate => "pods/status (patch)".to_owned(),
         }
     }
 
@@ -139,15 +142,16 @@ fn rights(cluster: &ClusterProbe) -> Vec<Finding> {
 
 fn own_definition(cluster: &ClusterProbe) -> Finding {
     let name = Kind::CachePolicy.definition().unwrap_or_default();
-    let is_there = cluster.definitions.as_ref().is_none_or(|all| all.contains(&name));
-    if is_there {
-        return Finding::ok("CachePolicy", "the kind is defined");
+    match &cluster.definitions {
+        Some(all) if !all.contains(&name) => {}
+        Some(_) => return Finding::ok("CachePolicy", "the kind is defined"),
+        None => return Finding::ok("CachePolicy", "whether the kind is defined may not be read"),
     }
     Finding::not_ok(
         "CachePolicy",
         Weight::Useful,
         "the kind is not defined: teams cannot say anything about their services",
-        "apply deploy/helm/sidestep/crds (Helm installs it, and never upgrades it)",
+        "apply deploy/kubernetes/cachepolicies.yaml (Helm installs it too, and never upgrades it)",
     )
 }
 

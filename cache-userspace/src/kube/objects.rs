@@ -280,7 +280,8 @@ impl Object {
 
 fn cache_policy(mut rest: Value) -> Result<CachePolicySpec, String> {
     let spec = rest.get_mut("spec").map(Value::take).unwrap_or_default();
-    serde_json::from_value(spec).map_err(|error| error.to_string())
+    // What is said of a value is shown to people: it repeats the value.
+    serde_json::from_value(spec).map_err(|error| error.to_string().escape_debug().to_string())
 }
 
 fn read<T: DeserializeOwned + Default>(value: Value) -> Result<T, serde_json::Error> {

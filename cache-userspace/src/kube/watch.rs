@@ -380,11 +380,24 @@ impl Watch {
     fn read(&self, object: DynamicObject) -> Result<Object, ObjectKey> {
         let meta = meta(&object);
         let key = meta.key();
-        Object::parse(self.kind, meta, object.data).map_err(|error| {
-            let ObjectKey { namespace, name } = &key;
-            tracing::warn!(kind = self.kind.title(), namespace, name, %error, "cannot be read");
-            key
-        })
+        let ObjectKey { namespace, name } = &key;
+        let warn = |error: &str| {
+            tracing::warn!(kind = self.kind.title(), namespace, name, error, "cannot be read");
+        };
+        match Object::parse(self.kind, meta, object.data) {
+            Ok(object) => {
+                if let Object::CachePolicy(_, spec) = &object
+                    && let Err(error) = &**spec
+                {
+                    warn(error);
+                }
+                Ok(object)
+            }
+            Err(error) => {
+                warn(&error.to_string());
+                Err(key)
+            }
+        }
     }
 }
 

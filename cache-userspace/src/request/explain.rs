@@ -78,16 +78,13 @@ impl Path {
         let asked = question.read()?;
         let request = head(question, &asked);
         let rules = &self.routes.find().rules;
-        let refusal = match policy::eligible(&view(&request), rules) {
-            Eligibility::Lookup => None,
-            Eligibility::Bypass(reason) => Some(reason),
-        };
+        let refusal = refused(&request, rules);
         let switch = if self.routes.find().bypass.is_none() { Position::On } else { Position::Off };
         let known = self.known(&request, &asked, question, askers)?;
         let now = clock::now();
         let keys = known.keys.iter().filter_map(|key| {
             let parts = policy::key_parts(key)?;
-            Some(self.key_explained(key, parts, &request, refusal, askers, now))
+            Some(self.key_explained(key, parts, &request, askers, now))
         });
         Ok(Explanation {
             url: question.url.clone(),
@@ -219,7 +216,6 @@ impl Path {
         key: &[u8],
         parts: KeyParts<'_>,
         request: &RequestHead,
-        refusal: Option<Reason>,
         askers: &[Asker],
         now: Now,
     ) -> Key {
@@ -238,7 +234,7 @@ impl Path {
             (None, _) => self.routes.find(),
         };
         let rules = &route.rules;
-        let unlooked = route.bypass.or(refusal).map(verdict::bypassed);
+        let unlooked = route.bypass.or_else(|| refused(request, rules)).map(verdict::bypassed);
         let search_key = if is_query(request) { None } else { self.searches.key(key, &request.target) };
         let others = search_key.as_ref().and_then(|key| self.store.variants(key));
         let stored = [self.store.variants(key), others];
@@ -369,6 +365,14 @@ fn head(question: &Question, asked: &Asked) -> RequestHead {
         fields: Fields::from_pairs(host.into_iter().chain(fields)),
         framing: Framing::Empty,
         raw: Bytes::new(),
+    }
+}
+
+/// Why a request is not looked up by these rules.
+fn refused(request: &RequestHead, rules: &Rules) -> Option<Reason> {
+    match policy::eligible(&view(request), rules) {
+        Eligibility::Lookup => None,
+        Eligibility::Bypass(reason) => Some(reason),
     }
 }
 

@@ -14,6 +14,7 @@ use crate::forward::{Answer, Exchange, Follower, ForwardError, Lead, Part, Reque
 use crate::http1::RequestHead;
 use crate::policy::{self, Cause, Decision, Now, StaleVerdict};
 use crate::respond::{Own, Response, Reused, Role, SharedResponse};
+use crate::route::Service;
 
 /// What a fetch led to.
 pub(super) enum Fetched<'a> {
@@ -120,7 +121,7 @@ impl Path {
         let now = clock::now();
         match landing.as_deref() {
             // What the origin gave to another.
-            Some(Landing::Recorded(_) | Landing::Confirmed(_)) if !ask.may_be_given() => {}
+            Some(Landing::Recorded(_) | Landing::Confirmed(_)) if !self.may_be_given(&ask) => {}
             Some(Landing::Recorded(shared)) if self.is_usable(&ask, follower.about(), shared) => {
                 if let Some(follow) = shared.follow(Some(follower)) {
                     let role = Role::Follower(ask.miss, shared.stored.age(now));
@@ -164,9 +165,17 @@ impl Path {
         self.store.is_current_as(&ask.resource, &shared.stored, about.begun) && is_for(ask, shared)
     }
 
+    /// Whether what is stored, or was given to another, may answer this request now: the client has the right to it, and the
+    /// service is still what it was when the request came. It may have waited for long.
+    fn may_be_given(&self, ask: &Ask) -> bool {
+        let is_current =
+            |service: &Arc<Service>| self.routes.is_current(&ask.connection.destination, service);
+        ask.may_be_given() && ask.service.as_ref().is_none_or(is_current)
+    }
+
     /// How long the origin may take before policy prefers what is stored.
     fn deadline(&self, ask: &Ask) -> Option<Duration> {
-        let late_after = ask.rules.late_after.filter(|_| ask.may_be_given())?;
+        let late_after = ask.rules.late_after.filter(|_| self.may_be_given(ask))?;
         let stored = &ask.selected()?.stored;
         let verdict = policy::stale(&view(&ask.request), stored, &ask.rules, clock::now(), Cause::Late);
         let StaleVerdict::Reuse { .. } = verdict else { return None };
@@ -294,7 +303,7 @@ impl Path {
     /// What is stored, instead of an answer that failed so, where policy allows it; or our 504 where it demands it.
     pub(super) fn stale<'a>(&self, ask: &Ask, cause: Cause) -> Option<Response<'a>> {
         let entry = ask.selected().filter(|entry| {
-            self.store.alive(entry) && takes(&ask.request, &entry.stored) && ask.may_be_given()
+            self.store.alive(entry) && takes(&ask.request, &entry.stored) && self.may_be_given(ask)
         })?;
         let now = clock::now();
         match policy::stale(&view(&ask.request), &entry.stored, &ask.rules, now, cause) {

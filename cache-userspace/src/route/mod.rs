@@ -14,7 +14,7 @@ use std::time::Duration;
 pub use service::Service;
 
 use crate::admin::{Position, Switch};
-use crate::kube::index::{Clients, Destination, PolicyState, Snapshot};
+use crate::kube::index::{Clients, Destination, Snapshot};
 use crate::policy::{Reason, Rules};
 
 /// How long a response of a service stays usable, whatever its freshness lifetime: whose it is stays known.
@@ -54,8 +54,6 @@ pub struct Routes {
 pub struct Services {
     /// By their addresses.
     pub by_address: HashMap<SocketAddr, Arc<Service>>,
-    /// What has become of each policy.
-    pub policies: Vec<PolicyState>,
     clients: Clients,
 }
 
@@ -150,8 +148,7 @@ impl Routes {
             services.get(*at).is_none_or(|now| !Arc::ptr_eq(now, service))
         };
         let outdated = before.by_address.iter().filter(is_outdated).map(|(at, _)| *at).collect();
-        let (clients, policies) = (snapshot.clients.clone(), snapshot.policies.clone());
-        let services = Services { by_address: services, policies, clients };
+        let services = Services { by_address: services, clients: snapshot.clients.clone() };
         *self.services.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(services);
         outdated
     }
@@ -237,8 +234,15 @@ mod tests {
             "and on open connections"
         );
 
+        // Another pod at the address is no news of policies alone.
+        let mut moved = with(policy.clone(), 3);
+        let destination = moved.destinations.get_mut(&AT).unwrap();
+        *destination = Destination { pod_uid: Some("new".to_owned()), ..(**destination).clone() }.into();
+        routes.publish(&moved, later, PAUSE);
+        assert_eq!(routes.find_service(&AT, "shop").service.unwrap().storing_from, later + PAUSE);
+
         let off = ServicePolicy { bypass: Some(Reason::PolicyOff), ..policy };
-        assert_eq!(routes.publish(&with(off, 3), later, PAUSE), [AT]);
+        assert_eq!(routes.publish(&with(off, 4), later, PAUSE), [AT]);
         assert_eq!(routes.find_service(&AT, "shop").bypass, Some(Reason::PolicyOff));
     }
 

@@ -34,9 +34,9 @@ impl Service {
         now: Duration,
         pause: Duration,
     ) -> Self {
-        let Destination { service, service_uid, port, pod_uid, epoch, routed, policy, .. } = &**destination;
+        let Destination { service, service_uid, port, pod_uid, epoch, policy, .. } = &**destination;
         // Our own policies need not first come to the proxies.
-        let same = before.filter(|before| before.destination.routed == *routed);
+        let same = before.filter(|before| before.destination.differs_by_policy_alone(destination));
         let (changed_at, storing_from) =
             same.map_or((now, now + pause), |before| (before.changed_at, before.storing_from));
         let rules = policy.as_ref().map_or_else(|| general.clone(), |policy| Arc::new(by(policy, general)));

@@ -6,15 +6,24 @@ use anyhow::{Context, Result, ensure};
 
 use crate::locate;
 
-/// The plain manifest.
+/// The plain manifest, without the definitions of kinds.
 pub fn plain() -> Result<String> {
-    let path = locate::deployed("kubernetes/sidestep.yaml");
+    read("kubernetes/sidestep.yaml")
+}
+
+/// All of it: the definitions of kinds, and the rest.
+pub fn all() -> Result<String> {
+    Ok(format!("{}---\n{}", read("kubernetes/cachepolicies.yaml")?, plain()?))
+}
+
+fn read(name: &str) -> Result<String> {
+    let path = locate::deployed(name);
     fs::read_to_string(&path).with_context(|| path.display().to_string())
 }
 
-/// The same as an API server takes it that is older than `maxSurge` (1.22): by its own words none may then be unavailable.
+/// All of it as an API server takes it that is older than `maxSurge` (1.22): by its own words none may then be unavailable.
 pub fn plain_before_surge() -> Result<String> {
-    let text = plain()?;
+    let text = all()?;
     let (surge, unavailable) = ("      maxSurge: 1\n", "maxUnavailable: 0");
     ensure!(text.contains(surge) && text.contains(unavailable), "no maxSurge and maxUnavailable");
     Ok(text.replace(surge, "").replace(unavailable, "maxUnavailable: 1"))

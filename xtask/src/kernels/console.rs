@@ -101,9 +101,12 @@ impl Console {
         faults
     }
 
-    /// Whether the kernel itself did something wrong: then it is no test's bad luck.
-    pub(super) fn is_kernels_fault(&self) -> bool {
-        !self.complaints.is_empty() || self.tainted.as_deref().is_some_and(|flags| flags != "0")
+    /// Whether the kernel itself is well, and got to the end: what failed is a test.
+    pub(super) fn is_kernel_well(&self) -> bool {
+        self.done
+            && self.given_up.is_none()
+            && self.complaints.is_empty()
+            && self.tainted.as_deref() == Some("0")
     }
 
     fn faults_of(&self, run: &Run) -> Vec<String> {
@@ -187,15 +190,21 @@ mod tests {
         test two ... ok\r\n\r\ntest result: ok. 2 passed\r\n@ end hooks 0\r\n@ tainted 0\r\n@ done\r\n";
 
     #[test]
-    fn what_a_kernel_complains_of_is_not_tried_again() {
-        let is_kernels = |said: &str| {
+    fn only_of_a_kernel_that_is_well_tests_are_tried_again() {
+        let is_well = |said: &str| {
             let mut console = Console::default();
             console.feed(said.as_bytes());
-            console.ended(None).is_kernels_fault()
+            console.ended(None).is_kernel_well()
         };
-        assert!(!is_kernels(WELL) && !is_kernels(&WELL.replace("two ... ok", "two ... FAILED")));
-        assert!(is_kernels(&WELL.replace("[    0.1] Linux", "[    0.1] BUG: a")));
-        assert!(is_kernels(&WELL.replace("@ tainted 0", "@ tainted 512")));
+        assert!(is_well(WELL) && is_well(&WELL.replace("two ... ok", "two ... FAILED")));
+        for (from, to) in [
+            ("[    0.1] Linux", "[    0.1] BUG: a"),
+            ("@ tainted 0", "@ tainted 512"),
+            ("@ tainted 0", ""),
+            ("@ done\r\n", ""),
+        ] {
+            assert!(!is_well(&WELL.replace(from, to)), "{to}");
+        }
     }
 
     fn faults(said: &str) -> Vec<String> {

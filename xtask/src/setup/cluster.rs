@@ -70,7 +70,8 @@ pub(super) fn install(tools: &Path) -> Result<()> {
     let built = tools.join("cluster/kube-apiserver");
     // One that was built otherwise is built again.
     let recipe = tools.join("cluster/recipe");
-    if fs::read_to_string(&recipe).unwrap_or_default() != BUILD && built.exists() {
+    let is_whole = tools.join("cluster/kube-controller-manager").exists();
+    if (fs::read_to_string(&recipe).unwrap_or_default() != BUILD || !is_whole) && built.exists() {
         fs::remove_file(&built).with_context(|| format!("{} cannot be removed", built.display()))?;
     }
     let server = env::var_os(ASSETS).map(|folder| PathBuf::from(folder).join("kube-apiserver"));

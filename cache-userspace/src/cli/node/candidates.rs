@@ -35,6 +35,7 @@ impl Candidate {
             service_account: service_account.clone(),
             cgroup: cgroup.path().to_owned(),
             is_pending: false,
+            was_told: false,
             reason,
         }
     }
@@ -60,6 +61,7 @@ impl Candidates {
                         service_account: config.service_account.clone(),
                         cgroup: config.cgroup.clone(),
                         is_pending: true,
+                        was_told: false,
                         reason,
                     };
                     self.failures.insert(config.name.clone(), failure);
@@ -100,6 +102,7 @@ impl Candidates {
                 service_account: service_account.clone(),
                 cgroup: PathBuf::new(),
                 is_pending,
+                was_told: false,
                 reason,
             };
             self.failures.insert(pod.title(), failure);

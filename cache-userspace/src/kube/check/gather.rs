@@ -20,10 +20,12 @@ use super::{ClusterProbe, Right};
 use crate::config::KubernetesConfig;
 use crate::redirect::cgroup::mount_point;
 
-/// How long the API server may take for one answer.
+/// How long the API server may take for one answer, and for all of them.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Definitions that are read at most.
-const DEFINITIONS_MAX: u32 = 2000;
+const PATIENCE_FOR_ALL: Duration = Duration::from_secs(30);
+/// Definitions that are read at a time, and at most.
+const DEFINITIONS: u32 = 500;
+const DEFINITIONS_MAX: usize = 10_000;
 /// Where the plug-ins of a node's network are named, seen from its first process.
 const PLUGINS: &str = "/proc/1/root/etc/cni/net.d";
 /// Files there that are read, and how much of each.
@@ -63,14 +65,17 @@ impl ClusterProbe {
         match answer {
             Ok((version, client)) => {
                 probe.api_server = Some(Ok(version));
-                probe.ask(&client).await;
+                if tokio::time::timeout(PATIENCE_FOR_ALL, probe.ask(&client, config)).await.is_err() {
+                    probe.api_server =
+                        Some(Err(format!("it did not answer all within {} s", PATIENCE_FOR_ALL.as_secs())));
+                }
             }
             Err(why) => probe.api_server = Some(Err(why)),
         }
         probe
     }
 
-    async fn ask(&mut self, client: &Client) {
+    async fn ask(&mut self, client: &Client, config: &KubernetesConfig) {
         self.definitions = definitions(client).await;
         // What may be done with kinds that are not there is nobody's business.
         let is_there = |kind: &Kind| {
@@ -79,7 +84,8 @@ impl ClusterProbe {
         };
         let rights: Vec<Right> =
             Kind::all().filter(is_there).map(Right::Watch).chain([Right::Report]).collect();
-        for right in rights {
+        let annotating = config.annotate_pods.then_some(Right::Annotate);
+        for right in rights.into_iter().chain(annotating) {
             if let Some(is_allowed) = is_allowed(client, right).await {
                 self.rights.push((right, is_allowed));
             }
@@ -114,24 +120,30 @@ async fn definitions(client: &Client) -> Option<BTreeSet<String>> {
         plural: plural.to_owned(),
     };
     let all = Api::<PartialObjectMeta<kube::api::DynamicObject>>::all_with(client.clone(), &resource);
-    let listed = within(all.list_metadata(&ListParams::default().limit(DEFINITIONS_MAX))).await.ok()?;
-    Some(listed.items.into_iter().filter_map(|one| one.metadata.name).collect())
+    let (mut names, mut part) = (BTreeSet::new(), ListParams::default().limit(DEFINITIONS));
+    loop {
+        let listed = within(all.list_metadata(&part)).await.ok()?;
+        names.extend(listed.items.into_iter().filter_map(|one| one.metadata.name));
+        match listed.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) if names.len() < DEFINITIONS_MAX => part = part.continue_token(&token),
+            Some(_) => return None,
+            None => return Some(names),
+        }
+    }
 }
 
 /// Whether we may; `None` where that is not told.
 async fn is_allowed(client: &Client, right: Right) -> Option<bool> {
-    let verbs: &[&str] = match right {
-        Right::Watch(_) => &["list", "watch"],
-        Right::Report => &["create"],
+    let (verbs, group, resource, subresource): (&[&str], _, _, _) = match right {
+        Right::Watch(kind) => (&["list", "watch"], kind.names().0, kind.names().2, None),
+        Right::Report => (&["create"], "events.k8s.io", "events", None),
+        Right::Annotate => (&["patch"], "", "pods", Some("status".to_owned())),
     };
     for verb in verbs {
-        let (group, resource) = match right {
-            Right::Watch(kind) => (kind.names().0, kind.names().2),
-            Right::Report => ("events.k8s.io", "events"),
-        };
         let attributes = ResourceAttributes {
             group: Some(group.to_owned()),
             resource: Some(resource.to_owned()),
+            subresource: subresource.clone(),
             verb: Some((*verb).to_owned()),
             ..ResourceAttributes::default()
         };
@@ -164,11 +176,12 @@ fn plugins(folder: &Path) -> BTreeSet<String> {
     let mut files: Vec<_> = entries
         .map(|entry| entry.path())
         .filter(|path| path.extension().is_some_and(|is| is == "conf" || is == "conflist"))
-        .take(PLUGIN_FILES_MAX)
         .collect();
     files.sort();
+    files.truncate(PLUGIN_FILES_MAX);
     let read = |path: &Path| -> Option<serde_json::Value> {
-        let is_small = std::fs::metadata(path).is_ok_and(|about| about.len() <= PLUGIN_BYTES_MAX);
+        let is_small =
+            std::fs::metadata(path).is_ok_and(|about| about.is_file() && about.len() <= PLUGIN_BYTES_MAX);
         let text = is_small.then(|| std::fs::read_to_string(path).ok()).flatten()?;
         serde_json::from_str(&text).ok()
     };

@@ -1,13 +1,17 @@
 //! What the teams say about caching (`CachePolicy`): which policy holds for a service.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use super::super::cache_policy::{CachePolicySpec, PolicyMode, PolicyTarget, TargetKind};
 use super::super::objects::{Meta, ObjectKey};
 use crate::config::PolicyConfig;
 use crate::policy::{Profile, Reason};
+
+/// Policies of one namespace; with more of them none of its services' answers are given from the cache.
+const POLICIES_MAX: usize = 256;
 
 /// What holds for a service by a policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +48,8 @@ pub enum TargetState {
     Missing,
     /// It is another namespace.
     Foreign,
+    /// Nothing is given from the cache while this one cannot be read.
+    Suspended(String),
 }
 
 impl fmt::Display for TargetState {
@@ -52,6 +58,7 @@ impl fmt::Display for TargetState {
             Self::Holds => f.write_str("holds"),
             Self::Overruled(by) => write!(f, "overruled by {by}"),
             Self::Missing => f.write_str("no such HTTP service"),
+            Self::Suspended(by) => write!(f, "only forwarded to, for {by} cannot be read"),
             Self::Foreign => f.write_str("another namespace: a policy holds in its own only"),
         }
     }
@@ -97,21 +104,15 @@ impl Policies {
 
     /// What holds for a service.
     pub(super) fn of(&self, service: &ObjectKey) -> Option<Arc<ServicePolicy>> {
-        let forwarding = |name: &str| ServicePolicy {
-            name: name.to_owned(),
-            bypass: Some(Reason::Unreadable),
-            profile: None,
-            words: PolicyConfig::default(),
-        };
-        if self.is_blind {
-            return Some(Arc::new(forwarding("?")));
+        if let Some(name) = self.obstacle(&service.namespace) {
+            return Some(Arc::new(ServicePolicy {
+                name,
+                bypass: Some(Reason::Unreadable),
+                profile: None,
+                words: PolicyConfig::default(),
+            }));
         }
-        // What cannot be read may be about any service of its namespace.
-        let unreadable = self.within(&service.namespace).find(|(_, policy)| policy.spec.is_err());
-        if let Some((key, _)) = unreadable {
-            return Some(Arc::new(forwarding(&key.name)));
-        }
-        let (key, spec) = self.holder(service)?;
+        let (key, spec) = Holders::of(self.within(&service.namespace)).of_service(service)?;
         Some(Arc::new(ServicePolicy {
             name: key.name.clone(),
             bypass: (spec.mode == PolicyMode::Off).then_some(Reason::PolicyOff),
@@ -120,70 +121,108 @@ impl Policies {
         }))
     }
 
+    /// What keeps everything of a namespace from being given from the cache: policies that cannot be read, or are too many,
+    /// may be about any of its services.
+    fn obstacle(&self, namespace: &str) -> Option<String> {
+        let unreadable = || self.within(namespace).find(|(_, policy)| policy.spec.is_err());
+        let too_many = || {
+            let count = self.within(namespace).count();
+            (count > POLICIES_MAX).then(|| format!("one of {count} policies (more than {POLICIES_MAX})"))
+        };
+        let blind = || self.is_blind.then(|| "every policy".to_owned());
+        blind().or_else(|| unreadable().map(|(key, _)| key.name.clone())).or_else(too_many)
+    }
+
     /// What has become of each, where `is_there` says which services there are.
     pub(super) fn states(&self, is_there: impl Fn(&ObjectKey) -> bool) -> Vec<PolicyState> {
-        let state = |(key, policy): (&ObjectKey, &Policy)| {
-            let (targets, trouble) = match &policy.spec {
-                Ok(spec) => (spec.target_refs.iter(), None),
-                Err(why) => ([].iter(), Some(why.clone())),
-            };
-            let of = |target: &PolicyTarget| {
-                let words = match target.kind {
-                    TargetKind::Service => format!("Service {}", target.name),
-                    TargetKind::Namespace => format!("Namespace {}", target.name),
+        let mut states = Vec::new();
+        let mut next = self.objects.keys().next();
+        while let Some(first) = next {
+            let namespace = first.namespace.as_str();
+            let mut last = first;
+            let (obstacle, holders) = (self.obstacle(namespace), Holders::of(self.within(namespace)));
+            for (key, policy) in self.within(namespace) {
+                last = key;
+                let (targets, trouble) = match &policy.spec {
+                    Ok(spec) => (spec.target_refs.as_slice(), None),
+                    Err(why) => ([].as_slice(), Some(why.clone())),
                 };
-                (words, self.target_state(key, target, &is_there))
-            };
-            PolicyState { policy: key.clone(), targets: targets.map(of).collect(), trouble }
-        };
-        self.objects.iter().map(state).collect()
-    }
-
-    fn target_state(
-        &self,
-        policy: &ObjectKey,
-        target: &PolicyTarget,
-        is_there: &impl Fn(&ObjectKey) -> bool,
-    ) -> TargetState {
-        let named = ObjectKey { namespace: policy.namespace.clone(), name: target.name.clone() };
-        let holder = match target.kind {
-            TargetKind::Service if !is_there(&named) => return TargetState::Missing,
-            TargetKind::Service => self.holder(&named),
-            TargetKind::Namespace if target.name != policy.namespace => return TargetState::Foreign,
-            TargetKind::Namespace => {
-                self.first(&policy.namespace, |other| other.kind == TargetKind::Namespace)
+                let of = |target: &PolicyTarget| {
+                    let state = match &obstacle {
+                        Some(by) => TargetState::Suspended(by.clone()),
+                        None => holders.state(key, target, &is_there),
+                    };
+                    (format!("{:?} {}", target.kind, target.name), state)
+                };
+                states.push(PolicyState {
+                    policy: key.clone(),
+                    targets: targets.iter().map(of).collect(),
+                    trouble,
+                });
             }
-        };
-        match holder {
-            Some((by, _)) if by != policy => TargetState::Overruled(by.name.clone()),
-            _ => TargetState::Holds,
+            next = self.objects.range((Bound::Excluded(last), Bound::Unbounded)).next().map(|(key, _)| key);
         }
-    }
-
-    /// The policy that holds for a service: one for itself goes before one for all.
-    fn holder(&self, service: &ObjectKey) -> Option<(&ObjectKey, &CachePolicySpec)> {
-        let own = |target: &PolicyTarget| target.kind == TargetKind::Service && target.name == service.name;
-        let all =
-            |target: &PolicyTarget| target.kind == TargetKind::Namespace && target.name == service.namespace;
-        self.first(&service.namespace, own).or_else(|| self.first(&service.namespace, all))
-    }
-
-    /// The oldest policy of a namespace with such a target; of several, the one whose name comes first.
-    fn first(
-        &self,
-        namespace: &str,
-        is_meant: impl Fn(&PolicyTarget) -> bool,
-    ) -> Option<(&ObjectKey, &CachePolicySpec)> {
-        let readable = self
-            .within(namespace)
-            .filter_map(|(key, policy)| Some((key, policy.spec.as_ref().ok()?, &policy.created)));
-        let meant = readable.filter(|(_, spec, _)| spec.target_refs.iter().any(&is_meant));
-        meant.min_by_key(|(key, _, created)| (*created, *key)).map(|(key, spec, _)| (key, spec))
+        states
     }
 
     fn within(&self, namespace: &str) -> impl Iterator<Item = (&ObjectKey, &Policy)> {
         let from = ObjectKey { namespace: namespace.to_owned(), name: String::new() };
         self.objects.range(from..).take_while(move |(key, _)| key.namespace == namespace)
+    }
+}
+
+/// Which policies of a namespace hold for what.
+struct Holders<'a> {
+    services: HashMap<&'a str, (&'a ObjectKey, &'a CachePolicySpec)>,
+    all: Option<(&'a ObjectKey, &'a CachePolicySpec)>,
+}
+
+impl<'a> Holders<'a> {
+    /// The oldest for each target; of several, the one whose name comes first.
+    fn of(policies: impl Iterator<Item = (&'a ObjectKey, &'a Policy)>) -> Self {
+        let readable =
+            policies.filter_map(|(key, policy)| Some((&policy.created, key, policy.spec.as_ref().ok()?)));
+        let mut readable: Vec<_> = readable.collect();
+        readable.sort_by_key(|(created, key, _)| (*created, *key));
+        let mut holders = Self { services: HashMap::new(), all: None };
+        for (_, key, spec) in readable {
+            for target in &spec.target_refs {
+                match target.kind {
+                    TargetKind::Service => {
+                        holders.services.entry(&target.name).or_insert((key, spec));
+                    }
+                    TargetKind::Namespace if target.name == key.namespace => {
+                        holders.all.get_or_insert((key, spec));
+                    }
+                    TargetKind::Namespace => {}
+                }
+            }
+        }
+        holders
+    }
+
+    /// One for itself goes before one for all.
+    fn of_service(&self, service: &ObjectKey) -> Option<(&'a ObjectKey, &'a CachePolicySpec)> {
+        self.services.get(service.name.as_str()).copied().or(self.all)
+    }
+
+    fn state(
+        &self,
+        policy: &ObjectKey,
+        target: &PolicyTarget,
+        is_there: &impl Fn(&ObjectKey) -> bool,
+    ) -> TargetState {
+        let named = || ObjectKey { namespace: policy.namespace.clone(), name: target.name.clone() };
+        let holder = match target.kind {
+            TargetKind::Service if !is_there(&named()) => return TargetState::Missing,
+            TargetKind::Service => self.services.get(target.name.as_str()).copied(),
+            TargetKind::Namespace if target.name != policy.namespace => return TargetState::Foreign,
+            TargetKind::Namespace => self.all,
+        };
+        match holder {
+            Some((by, _)) if by != policy => TargetState::Overruled(by.name.clone()),
+            _ => TargetState::Holds,
+        }
     }
 }
 

@@ -43,9 +43,16 @@ pub(super) struct Place {
 }
 
 impl Destination {
-    /// Whether two Services mean the same by an address.
+    /// Whether two Services mean the same by an address, and the same holds for both.
     pub(super) fn agrees(&self, other: &Self) -> bool {
-        self.pod_uid.is_some() && self.pod_uid == other.pod_uid
+        let is_same_pod = self.pod_uid.is_some() && self.pod_uid == other.pod_uid;
+        is_same_pod && self.guard == other.guard && self.policy == other.policy
+    }
+
+    /// Whether nothing but our own policy about it is another.
+    pub fn differs_by_policy_alone(&self, other: &Self) -> bool {
+        let Self { epoch, policy, .. } = other.clone();
+        self.routed == other.routed && Self { epoch, policy, ..self.clone() } == *other
     }
 }
 

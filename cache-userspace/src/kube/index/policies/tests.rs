@@ -115,7 +115,13 @@ fn what_cannot_be_read_may_be_about_any_service_of_its_namespace() {
         let bypass = destination(&index, name).policy.as_ref().unwrap().bypass;
         assert_eq!(bypass, Some(Reason::Unreadable), "{name}");
     }
-    assert!(index.snapshot().policies[0].trouble.as_ref().unwrap().contains("shadow"));
+    let states = index.snapshot().policies;
+    assert!(states[0].trouble.as_ref().unwrap().contains("shadow"));
+    assert_eq!(
+        states[1].targets[0].1,
+        TargetState::Suspended("new".to_owned()),
+        "the other one does not hold"
+    );
     // All are read anew, without it.
     let one = match policy("web", "", of_service("web", 1)) {
         Change::Applied(object) => object,
@@ -141,4 +147,53 @@ fn a_policy_holds_in_its_own_namespace_only() {
     index.apply(policy("odd", "", json!({ "targetRefs": targets })));
     assert_eq!(holds(&index, "web"), None);
     assert_eq!(index.snapshot().policies[0].targets[0].1, TargetState::Foreign);
+}
+
+#[test]
+fn a_namespace_with_too_many_policies_is_only_forwarded_to_and_others_are_as_they_were() {
+    let mut index = shop();
+    for n in 0..=POLICIES_MAX {
+        index.apply(policy(&format!("p{n:03}"), "", of_service("web", 1)));
+        let is_bypassed = destination(&index, "api").policy.is_some();
+        assert_eq!(is_bypassed, n == POLICIES_MAX, "{n}");
+    }
+    let metadata = json!({ "name": "a", "namespace": "other" });
+    index.apply(applied(Kind::CachePolicy, json!({ "metadata": metadata, "spec": of_all(1) })));
+    let states = index.snapshot().policies;
+    assert_eq!(states.len(), POLICIES_MAX + 2);
+    assert_eq!(states[0].targets[0].1, TargetState::Foreign);
+    assert!(matches!(states[1].targets[0].1, TargetState::Suspended(_)));
+}
+
+#[test]
+fn pods_behind_two_services_of_which_one_is_only_forwarded_to_go_direct() {
+    let headless = |name: &str| {
+        let spec = json!({ "clusterIP": "None", "ports": [{ "name": "http", "port": 80 }] });
+        applied(
+            Kind::Service,
+            json!({ "metadata": { "name": name, "namespace": "shop", "uid": name }, "spec": spec }),
+        )
+    };
+    let slice = |of: &str| {
+        applied(
+            Kind::EndpointSlice,
+            json!({
+                "metadata": { "name": of, "namespace": "shop", "labels": { "kubernetes.io/service-name": of } },
+                "endpoints": [{ "addresses": ["10.0.0.9"], "targetRef": { "kind": "Pod", "name": "p", "uid": "u" } }],
+                "ports": [{ "name": "http", "port": 80 }],
+            }),
+        )
+    };
+    let mut index = index();
+    for name in ["a-web", "b-web"] {
+        index.apply(headless(name));
+        index.apply(slice(name));
+    }
+    assert_eq!(index.snapshot().destinations.len(), 1);
+    index.apply(policy(
+        "off",
+        "",
+        json!({ "targetRefs": [{ "kind": "Service", "name": "b-web" }], "mode": "off" }),
+    ));
+    assert_eq!(index.snapshot().destinations.len(), 0);
 }

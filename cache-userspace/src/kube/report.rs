@@ -105,6 +105,7 @@ impl Reports {
     pub fn end(&self) {
         self.0.has_ended.store(true, Ordering::Relaxed);
         self.reports().clear();
+        self.0.news.notify_one();
     }
 
     /// How many were left out, or refused.

@@ -378,7 +378,11 @@ impl Watch {
     }
 
     fn read(&self, object: DynamicObject) -> Result<Object, ObjectKey> {
-        let meta = meta(&object);
+        let mut meta = meta(&object);
+        if self.kind != Kind::CachePolicy {
+            // Of thousands of objects nobody asks for it.
+            meta.creation_timestamp = None;
+        }
         let key = meta.key();
         let ObjectKey { namespace, name } = &key;
         let warn = |error: &str| {

@@ -16,7 +16,7 @@ const POLICIES_MAX: usize = 256;
 /// What holds for a service by a policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServicePolicy {
-    /// The policy; it is in the service's namespace.
+    /// The policy, which is in the service's namespace; or what keeps every policy there from being followed.
     pub name: String,
     /// Why requests are only forwarded.
     pub bypass: Option<Reason>,
@@ -48,7 +48,7 @@ pub enum TargetState {
     Missing,
     /// It is another namespace.
     Foreign,
-    /// Nothing is given from the cache while this one cannot be read.
+    /// Nothing is given from the cache, for this reason.
     Suspended(String),
 }
 
@@ -58,7 +58,7 @@ impl fmt::Display for TargetState {
             Self::Holds => f.write_str("holds"),
             Self::Overruled(by) => write!(f, "overruled by {by}"),
             Self::Missing => f.write_str("no such HTTP service"),
-            Self::Suspended(by) => write!(f, "only forwarded to, for {by} cannot be read"),
+            Self::Suspended(why) => write!(f, "only forwarded to: {why}"),
             Self::Foreign => f.write_str("another namespace: a policy holds in its own only"),
         }
     }
@@ -104,9 +104,9 @@ impl Policies {
 
     /// What holds for a service.
     pub(super) fn of(&self, service: &ObjectKey) -> Option<Arc<ServicePolicy>> {
-        if let Some(name) = self.obstacle(&service.namespace) {
+        if let Some(obstacle) = self.obstacle(&service.namespace) {
             return Some(Arc::new(ServicePolicy {
-                name,
+                name: obstacle,
                 bypass: Some(Reason::Unreadable),
                 profile: None,
                 words: PolicyConfig::default(),
@@ -127,10 +127,11 @@ impl Policies {
         let unreadable = || self.within(namespace).find(|(_, policy)| policy.spec.is_err());
         let too_many = || {
             let count = self.within(namespace).count();
-            (count > POLICIES_MAX).then(|| format!("one of {count} policies (more than {POLICIES_MAX})"))
+            (count > POLICIES_MAX).then(|| format!("{count} policies are more than {POLICIES_MAX}"))
         };
-        let blind = || self.is_blind.then(|| "every policy".to_owned());
-        blind().or_else(|| unreadable().map(|(key, _)| key.name.clone())).or_else(too_many)
+        let blind = || self.is_blind.then(|| "no policy can be read".to_owned());
+        let unreadable = || unreadable().map(|(key, _)| format!("{} cannot be read", key.name));
+        blind().or_else(unreadable).or_else(too_many)
     }
 
     /// What has become of each, where `is_there` says which services there are.

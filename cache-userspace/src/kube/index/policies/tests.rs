@@ -119,7 +119,7 @@ fn what_cannot_be_read_may_be_about_any_service_of_its_namespace() {
     assert!(states[0].trouble.as_ref().unwrap().contains("shadow"));
     assert_eq!(
         states[1].targets[0].1,
-        TargetState::Suspended("new".to_owned()),
+        TargetState::Suspended("new cannot be read".to_owned()),
         "the other one does not hold"
     );
     // All are read anew, without it.

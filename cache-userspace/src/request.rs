@@ -257,9 +257,7 @@ impl Path {
         let mut wait_until = None;
         for look in 1..=LOOKS_MAX {
             // What was waited for, content or an answer, may have taken longer than the service stayed what it was.
-            let is_current =
-                |service: &Arc<Service>| self.routes.is_current(&connection.destination, service);
-            if (look > 1 || is_query(request)) && !service.is_none_or(is_current) {
+            if (look > 1 || is_query(request)) && !self.is_current(connection, past.service) {
                 break;
             }
             let search_key = if is_query(request) { None } else { self.searches.key(&key, &request.target) };
@@ -317,6 +315,11 @@ impl Path {
             }
         }
         self.bypass(request, &content, body, past, "miss", "look-again").await
+    }
+
+    /// Whether the service that a request went to, if any, is still what it was when the request came.
+    fn is_current(&self, connection: &Connection, service: Option<&Service>) -> bool {
+        service.is_none_or(|service| self.routes.is_current(&connection.destination, service))
     }
 
     /// What applies to a request.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use harness::cluster::{API, AT_ONCE, Caller, Cluster, PROMISED, WEB, http};
@@ -17,18 +17,6 @@ fn policy(name: &str, spec: &str) -> String {
         "apiVersion: sidestep.dev/v1alpha1\nkind: CachePolicy\n\
          metadata: {{ namespace: shop, name: {name} }}\nspec:\n{spec}"
     )
-}
-
-/// Repeats a GET until its Cache-Status ends so; how long that took.
-fn is_told(caller: &mut Caller<'_>, target: &str, end: &str) -> Result<Duration> {
-    let begun = Instant::now();
-    loop {
-        let response = caller.get(target)?;
-        if response.cache_status().ends_with(end) {
-            return Ok(begun.elapsed());
-        }
-        ensure!(begun.elapsed() < PROMISED, "{} and not {end} after {PROMISED:?}", response.cache_status());
-    }
 }
 
 /// What the status says of a policy.
@@ -53,7 +41,7 @@ fn a_team_switches_the_caching_of_one_service_off_also_of_what_is_hot_in_the_ker
 
     cluster.api.apply(&policy("api", &format!("{target}mode: \"off\"")), &[])?;
 
-    let took = is_told(&mut caller, "/a", "fwd=bypass; detail=policy-off")?;
+    let took = caller.is_told("/a", 200, "fwd=bypass; detail=policy-off")?;
     println!("off after {took:?}");
     let before = backend.origin.count();
     for _ in 0..20 {
@@ -90,7 +78,7 @@ fn what_a_policy_allows_holds_for_its_service_alone_and_the_older_of_two_counts(
         &[],
     )?;
 
-    is_told(&mut caller, "/gone", "sidestep; hit")?;
+    caller.is_told("/gone", 404, "sidestep; hit")?;
     let before = origin.count();
     caller.get("/gone")?.expect(404)?;
     ensure!(origin.count() == before, "the origin was asked");
@@ -145,7 +133,7 @@ fn what_the_daemon_cannot_read_stops_hits_of_its_namespace_and_is_told() -> Resu
     let spec = "targetRefs: [{ kind: Service, name: web }]\nnegative: { \"401\": 10s }";
     cluster.api.apply(&policy("odd", spec), &[])?;
 
-    is_told(&mut caller, "/a", "fwd=bypass; detail=unreadable-policy")?;
+    caller.is_told("/a", 200, "fwd=bypass; detail=unreadable-policy")?;
     let said = state(&cluster, "odd")?;
     ensure!(said["trouble"].as_str().is_some_and(|why| why.contains("401")), "{said}");
     cluster.api.kubectl(&["delete", "cachepolicy", "odd", "-n", "shop"])?;

@@ -20,18 +20,6 @@ fn route_of_api(more: Value) -> Value {
     json!({ "hosts": ["api"], "http": [route] })
 }
 
-/// Repeats a GET until its Cache-Status ends so; how long that took.
-fn is_told(caller: &mut Caller<'_>, end: &str) -> Result<Duration> {
-    let begun = Instant::now();
-    loop {
-        let response = caller.get("/a")?.expect(200)?;
-        if response.cache_status().ends_with(end) {
-            return Ok(begun.elapsed());
-        }
-        ensure!(begun.elapsed() < PROMISED, "{} and not {end} after {PROMISED:?}", response.cache_status());
-    }
-}
-
 #[test]
 #[ignore = "needs root, cgroup2 and bpf"]
 fn s5_a_route_that_a_hit_would_bend_is_followed_at_once_also_by_what_is_hot_in_the_kernel() -> Result<()> {
@@ -55,7 +43,7 @@ fn s5_a_route_that_a_hit_would_bend_is_followed_at_once_also_by_what_is_hot_in_t
         (json!({ "route": split }), "split"),
     ] {
         cluster.decide(PolicyKind::VIRTUAL_SERVICE, "api", &route_of_api(more))?;
-        let took = is_told(&mut caller, &format!("detail={word}"))?;
+        let took = caller.is_told("/a", 200, &format!("detail={word}"))?;
         println!("{word} is seen after {took:?}");
         let before = backend.origin.count();
         for _ in 0..20 {
@@ -63,14 +51,14 @@ fn s5_a_route_that_a_hit_would_bend_is_followed_at_once_also_by_what_is_hot_in_t
         }
         ensure!(backend.origin.count() == before + 20, "{word}: not all at the origin");
         cluster.decide(PolicyKind::VIRTUAL_SERVICE, "api", &route_of_api(json!({})))?;
-        is_told(&mut caller, "sidestep; hit")?;
+        caller.is_told("/a", 200, "sidestep; hit")?;
         caller.heat("/a")?;
     }
     let parent = json!([{ "kind": "Service", "group": "", "name": "api" }]);
     let backends = json!([{ "name": "api", "weight": 9 }, { "name": "web", "weight": 1 }]);
     let route = json!({ "parentRefs": parent, "rules": [{ "backendRefs": backends }] });
     cluster.decide(PolicyKind::HTTP_ROUTE, "api", &route)?;
-    is_told(&mut caller, "detail=split")?;
+    caller.is_told("/a", 200, "detail=split")?;
     cluster.undecide(PolicyKind::HTTP_ROUTE, "api")?;
     caller.heat("/a").map(drop)
 }

@@ -9,10 +9,8 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use tokio::sync::Semaphore;
-use tokio::time::sleep;
 
-use super::server::{ACCEPT_PAUSE, AdminState, answer, metrics, not_allowed, text};
+use super::server::{AdminState, accept_each, answer, metrics, not_allowed, text};
 
 /// A bound address; nobody listens there any more once it, or the future of `run`, is dropped.
 pub struct ExposedServer {
@@ -43,27 +41,17 @@ impl ExposedServer {
 
     /// Serves until dropped.
     pub async fn run(self) {
-        let places = Arc::new(Semaphore::new(self.connections_max));
-        loop {
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-            let stream = match self.listener.accept().await {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    tracing::warn!(%error, "metrics cannot be asked for");
-                    sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            };
-            let state = Arc::clone(&self.state);
-            tokio::spawn(async move {
-                let one = service_fn(|request| {
-                    let told = tell(&request, &state);
-                    async move { Ok::<_, Infallible>(told) }
-                });
-                answer(stream, one).await;
-                drop(place);
+        let Self { listener, state, connections_max } = &self;
+        let accept = || async move { listener.accept().await.map(|(stream, _)| stream) };
+        let one = |stream| {
+            let state = Arc::clone(state);
+            let told = service_fn(move |request| {
+                let told = tell(&request, &state);
+                async move { Ok::<_, Infallible>(told) }
             });
-        }
+            answer(stream, told)
+        };
+        accept_each(*connections_max, accept, "metrics cannot be asked for", one).await;
     }
 }
 

@@ -6,6 +6,7 @@ mod socket;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +43,7 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 const SWITCH_WAIT: Duration = Duration::from_millis(900);
 const SWITCH_POLL: Duration = Duration::from_millis(20);
 /// Lets other tasks run where accepting fails at once again and again, as without free descriptors.
-pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the admin server cannot know by itself.
 pub trait DaemonView: Send + Sync {
@@ -142,23 +143,42 @@ impl AdminServer {
 
     /// Serves until dropped.
     pub async fn run(self) {
-        let places = Arc::new(Semaphore::new(self.connections_max));
-        loop {
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-            let stream = match self.socket.accept().await {
-                Ok(stream) => stream,
-                Err(error) => {
-                    tracing::warn!(%error, "the admin socket cannot accept");
-                    sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            };
-            let state = Arc::clone(&self.state);
-            tokio::spawn(async move {
-                serve(stream, &state).await;
-                drop(place);
-            });
-        }
+        let Self { socket, state, connections_max } = &self;
+        let one = |stream| {
+            let state = Arc::clone(state);
+            async move { serve(stream, &state).await }
+        };
+        accept_each(*connections_max, || socket.accept(), "the admin socket cannot accept", one).await;
+    }
+}
+
+/// Serves each connection that is accepted, no more than so many at a time; `trouble` is said where accepting fails.
+pub(super) async fn accept_each<
+    T,
+    A: Future<Output = io::Result<T>>,
+    F: Future<Output = ()> + Send + 'static,
+>(
+    connections_max: usize,
+    accept: impl Fn() -> A,
+    trouble: &'static str,
+    one: impl Fn(T) -> F,
+) {
+    let places = Arc::new(Semaphore::new(connections_max));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let stream = match accept().await {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "{trouble}");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let served = one(stream);
+        tokio::spawn(async move {
+            served.await;
+            drop(place);
+        });
     }
 }
 

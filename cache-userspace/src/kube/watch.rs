@@ -277,18 +277,8 @@ impl Watch {
 
     /// The best version of the kind that the API server has.
     async fn resource(&self) -> Result<Option<ApiResource>, String> {
-        let (group, kind, plural) = self.kind.names();
-        let of = |version: &str| {
-            let group_version =
-                if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
-            ApiResource {
-                group: group.to_owned(),
-                version: version.to_owned(),
-                api_version: group_version,
-                kind: kind.to_owned(),
-                plural: plural.to_owned(),
-            }
-        };
+        let (group, _, plural) = self.kind.names();
+        let of = |version| api_resource(self.kind, version);
         let versions = self.kind.versions();
         if let [only] = versions {
             return Ok(Some(of(only)));
@@ -402,6 +392,19 @@ impl Watch {
                 Err(key)
             }
         }
+    }
+}
+
+/// A kind in one of its versions, as the client of the API server wants it.
+pub(super) fn api_resource(kind: Kind, version: &str) -> ApiResource {
+    let (group, kind, plural) = kind.names();
+    let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    ApiResource {
+        group: group.to_owned(),
+        version: version.to_owned(),
+        api_version,
+        kind: kind.to_owned(),
+        plural: plural.to_owned(),
     }
 }
 

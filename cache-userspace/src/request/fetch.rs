@@ -14,7 +14,6 @@ use crate::forward::{Answer, Exchange, Follower, ForwardError, Lead, Part, Reque
 use crate::http1::RequestHead;
 use crate::policy::{self, Cause, Decision, Now, StaleVerdict};
 use crate::respond::{Own, Response, Reused, Role, SharedResponse};
-use crate::route::Service;
 
 /// What a fetch led to.
 pub(super) enum Fetched<'a> {
@@ -168,9 +167,7 @@ impl Path {
     /// Whether what is stored, or was given to another, may answer this request now: the client has the right to it, and the
     /// service is still what it was when the request came. It may have waited for long.
     fn may_be_given(&self, ask: &Ask) -> bool {
-        let is_current =
-            |service: &Arc<Service>| self.routes.is_current(&ask.connection.destination, service);
-        ask.may_be_given() && ask.service.as_ref().is_none_or(is_current)
+        ask.may_be_given() && self.is_current(&ask.connection, ask.service.as_deref())
     }
 
     /// How long the origin may take before policy prefers what is stored.

@@ -1,9 +1,11 @@
 //! A client that keeps its connection for as long as it may.
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
+use super::shop::PROMISED;
 use crate::agent::{Agent, Connection};
 use crate::response::Response;
 use crate::wait;
@@ -54,6 +56,19 @@ impl<'a> Caller<'a> {
             self.connection = None;
         }
         Ok(response)
+    }
+
+    /// Repeats a GET, each answered with this status, until its Cache-Status ends so; how long that took.
+    pub fn is_told(&mut self, target: &str, status: u16, end: &str) -> Result<Duration> {
+        let begun = Instant::now();
+        loop {
+            let response = self.get(target)?.expect(status)?;
+            if response.cache_status().ends_with(end) {
+                return Ok(begun.elapsed());
+            }
+            let said = response.cache_status();
+            ensure!(begun.elapsed() < PROMISED, "{said} and not {end} after {PROMISED:?}");
+        }
     }
 
     /// Repeats a GET until it is answered inside the kernel.

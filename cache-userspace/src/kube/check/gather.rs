@@ -111,14 +111,7 @@ async fn version(client: &Client) -> Result<String, String> {
 }
 
 async fn definitions(client: &Client) -> Option<BTreeSet<String>> {
-    let (group, kind, plural) = Kind::Definition.names();
-    let resource = kube::api::ApiResource {
-        group: group.to_owned(),
-        version: "v1".to_owned(),
-        api_version: format!("{group}/v1"),
-        kind: kind.to_owned(),
-        plural: plural.to_owned(),
-    };
+    let resource = watch::api_resource(Kind::Definition, "v1");
     let all = Api::<PartialObjectMeta<kube::api::DynamicObject>>::all_with(client.clone(), &resource);
     let (mut names, mut part) = (BTreeSet::new(), ListParams::default().limit(DEFINITIONS));
     loop {
